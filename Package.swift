@@ -1,0 +1,169 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Every layer of KiteCore is a target of its own: the compiler then enforces that imports point one way
+// (see docs/architecture.md), and a change rebuilds only what stands above it.
+
+let nio: [Target.Dependency] = [
+    .product(name: "NIOCore", package: "swift-nio"),
+    .product(name: "NIOPosix", package: "swift-nio"),
+]
+let embedded: [Target.Dependency] = [.product(name: "NIOEmbedded", package: "swift-nio")]
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let configuration: Target.Dependency = .product(name: "Configuration", package: "swift-configuration")
+let tls: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
+
+let settings: [SwiftSetting] =
+    [
+        .enableUpcomingFeature("InternalImportsByDefault"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .enableUpcomingFeature("ExistentialAny"),
+    ] + (Context.environment["CI"] == nil ? [] : [.treatAllWarnings(as: .error)])
+
+let package = Package(
+    name: "KiteProxy",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "KiteCore", targets: ["KiteCore"]),
+        .executable(name: "kiteproxy", targets: ["KiteProxy"]),
+        .executable(name: "tunnelclient", targets: ["TunnelClient"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio.git", from: "2.100.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.0"),
+        .package(url: "https://github.com/apple/swift-nio-extras.git", from: "1.35.0"),
+        .package(url: "https://github.com/apple/swift-log.git", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-configuration.git", from: "1.4.0", traits: ["YAML"]),
+        .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.0"),
+        .package(url: "https://github.com/vapor/jwt-kit.git", from: "5.7.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
+        .package(url: "https://github.com/groue/GRDB.swift.git", from: "7.10.0"),
+    ],
+    targets: [
+        // MARK: KiteCore, from the bottom up
+        .target(
+            name: "KiteSupport", dependencies: nio + [logging, lifecycle], path: "Sources/KiteCore/Support",
+            swiftSettings: settings),
+        .target(
+            name: "KiteHTTP", dependencies: nio + [logging, "KiteSupport"], path: "Sources/KiteCore/HTTP",
+            swiftSettings: settings),
+        .target(
+            name: "KiteWebSocket", dependencies: nio + ["KiteHTTP", "KiteSupport"], path: "Sources/KiteCore/WebSocket",
+            swiftSettings: settings),
+        .target(
+            name: "KiteDialing",
+            dependencies: nio + [
+                tls, logging, .product(name: "NIOSOCKS", package: "swift-nio-extras"), "KiteHTTP", "KiteSupport",
+            ],
+            path: "Sources/KiteCore/Dialing", swiftSettings: settings),
+        .target(
+            name: "KiteDnode", dependencies: [.product(name: "NIOCore", package: "swift-nio")],
+            path: "Sources/KiteCore/Dnode", swiftSettings: settings),
+        .target(
+            name: "KiteSockJS",
+            dependencies: nio + [logging, "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport"],
+            path: "Sources/KiteCore/SockJS", swiftSettings: settings),
+        .target(
+            name: "KiteTunnel",
+            dependencies: nio + [logging, "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport"],
+            path: "Sources/KiteCore/Tunnel", swiftSettings: settings),
+        .target(
+            name: "KiteCore",
+            dependencies: nio + [
+                logging, lifecycle,
+                "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSockJS", "KiteDnode", "KiteTunnel", "KiteSupport",
+                .product(name: "JWTKit", package: "jwt-kit"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "CryptoExtras", package: "swift-crypto"),
+            ],
+            path: "Sources/KiteCore/Kite", swiftSettings: settings),
+
+        // MARK: the gateway
+        .target(
+            name: "EmbeddedKontrol",
+            dependencies: nio + [
+                "KiteCore", "KiteHTTP", "KiteDnode", "KiteSupport", logging, lifecycle,
+                .product(name: "GRDB", package: "GRDB.swift"),
+            ],
+            path: "Sources/KiteProxy/EmbeddedKontrol", swiftSettings: settings),
+        .target(
+            name: "KiteGateway",
+            dependencies: nio + [
+                "KiteCore", "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSockJS", "KiteDnode", "KiteTunnel",
+                "KiteSupport", tls, logging, lifecycle,
+            ],
+            path: "Sources/KiteProxy/Gateway", swiftSettings: settings),
+        .executableTarget(
+            name: "KiteProxy",
+            dependencies: nio + [
+                "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", "KiteGateway", "EmbeddedKontrol",
+                tls, logging, lifecycle, arguments, configuration,
+            ],
+            path: "Sources/KiteProxy", exclude: ["EmbeddedKontrol", "Gateway"], swiftSettings: settings),
+
+        // MARK: the agent
+        .executableTarget(
+            name: "TunnelClient",
+            dependencies: nio + [
+                "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", logging, lifecycle, arguments,
+                configuration,
+            ],
+            path: "Sources/TunnelClient", swiftSettings: settings),
+
+        // MARK: tests, folder by folder as in Sources
+        .testTarget(
+            name: "KiteSupportTests", dependencies: nio + embedded + ["KiteSupport"], path: "Tests/KiteCore/Support",
+            swiftSettings: settings),
+        .testTarget(
+            name: "KiteHTTPTests",
+            dependencies: nio + embedded + [
+                "KiteHTTP", "KiteSupport", .product(name: "NIOHTTP1", package: "swift-nio"),
+            ],
+            path: "Tests/KiteCore/HTTP", swiftSettings: settings),
+        .testTarget(
+            name: "KiteWebSocketTests", dependencies: nio + embedded + ["KiteWebSocket", "KiteHTTP"],
+            path: "Tests/KiteCore/WebSocket", swiftSettings: settings),
+        .testTarget(
+            name: "KiteDialingTests", dependencies: nio + embedded + ["KiteDialing", "KiteHTTP", tls],
+            path: "Tests/KiteCore/Dialing", swiftSettings: settings),
+        .testTarget(
+            name: "KiteDnodeTests", dependencies: ["KiteDnode", .product(name: "NIOCore", package: "swift-nio")],
+            path: "Tests/KiteCore/Dnode", swiftSettings: settings),
+        .testTarget(
+            name: "KiteSockJSTests",
+            dependencies: nio + embedded + [
+                "KiteSockJS", "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport", logging,
+            ],
+            path: "Tests/KiteCore/SockJS", swiftSettings: settings),
+        .testTarget(
+            name: "KiteTunnelTests",
+            dependencies: nio + embedded + [
+                "KiteTunnel", "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport", logging,
+            ],
+            path: "Tests/KiteCore/Tunnel", swiftSettings: settings),
+        .testTarget(
+            name: "KiteCoreTests",
+            dependencies: nio + ["KiteCore", "KiteHTTP", "KiteDnode", "KiteSockJS", "KiteSupport", logging],
+            path: "Tests/KiteCore/Kite", swiftSettings: settings),
+        .testTarget(
+            name: "EmbeddedKontrolTests", dependencies: nio + ["EmbeddedKontrol", "KiteCore", "KiteDnode", logging],
+            path: "Tests/KiteProxy/EmbeddedKontrol", swiftSettings: settings),
+        .testTarget(
+            name: "KiteGatewayTests",
+            dependencies: nio + embedded + [
+                "KiteGateway", "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", logging,
+            ],
+            path: "Tests/KiteProxy/Gateway", swiftSettings: settings),
+        .testTarget(
+            name: "KiteProxyTests", dependencies: ["KiteProxy", "KiteGateway", logging],
+            path: "Tests/KiteProxy/CommandLine", swiftSettings: settings),
+        .testTarget(
+            name: "TunnelClientTests", dependencies: ["TunnelClient", "KiteTunnel", logging],
+            path: "Tests/TunnelClient", swiftSettings: settings),
+        .testTarget(
+            name: "EndToEndTests", dependencies: nio + ["KiteCore"], path: "Tests/EndToEnd", swiftSettings: settings),
+    ]
+)

@@ -1,0 +1,1 @@
+@main struct KiteProxyCommand { static func main() {} }

@@ -1,0 +1,1 @@
+@main struct TunnelClientCommand { static func main() {} }
