@@ -79,7 +79,7 @@ let package = Package(
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
             ],
-            path: "Sources/KiteCore/Kite", swiftSettings: settings),
+            path: "Sources/KiteCore", sources: ["Kite", "Keys", "Kontrol"], swiftSettings: settings),
 
         // MARK: the gateway
         .target(
@@ -147,7 +147,7 @@ let package = Package(
         .testTarget(
             name: "KiteCoreTests",
             dependencies: nio + ["KiteCore", "KiteHTTP", "KiteDnode", "KiteSockJS", "KiteSupport", logging],
-            path: "Tests/KiteCore/Kite", swiftSettings: settings),
+            path: "Tests/KiteCore", sources: ["Kite", "Keys", "Kontrol"], swiftSettings: settings),
         .testTarget(
             name: "EmbeddedKontrolTests", dependencies: nio + ["EmbeddedKontrol", "KiteCore", "KiteDnode", logging],
             path: "Tests/KiteProxy/EmbeddedKontrol", swiftSettings: settings),
