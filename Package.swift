@@ -15,6 +15,9 @@ let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "sw
 let configuration: Target.Dependency = .product(name: "Configuration", package: "swift-configuration")
 let tls: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 
+/// The folders of KiteCore that are targets of their own, below the target that has the library's name.
+let layers = ["Support", "HTTP", "WebSocket", "Dialing", "Dnode", "SockJS", "Tunnel"]
+
 let settings: [SwiftSetting] =
     [
         .enableUpcomingFeature("InternalImportsByDefault"),
@@ -79,7 +82,7 @@ let package = Package(
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
             ],
-            path: "Sources/KiteCore", sources: ["Kite", "Keys", "Kontrol"], swiftSettings: settings),
+            path: "Sources/KiteCore", exclude: layers, swiftSettings: settings),
 
         // MARK: the gateway
         .target(
@@ -147,7 +150,7 @@ let package = Package(
         .testTarget(
             name: "KiteCoreTests",
             dependencies: nio + ["KiteCore", "KiteHTTP", "KiteDnode", "KiteSockJS", "KiteSupport", logging],
-            path: "Tests/KiteCore", sources: ["Kite", "Keys", "Kontrol"], swiftSettings: settings),
+            path: "Tests/KiteCore", exclude: layers, swiftSettings: settings),
         .testTarget(
             name: "EmbeddedKontrolTests", dependencies: nio + ["EmbeddedKontrol", "KiteCore", "KiteDnode", logging],
             path: "Tests/KiteProxy/EmbeddedKontrol", swiftSettings: settings),
