@@ -1,0 +1,137 @@
+/// A gateway with its embedded Kontrol, agents and private services on free ports of the loopback interface, as an operator would
+/// start them: the built executables with a directory of their own.
+import Foundation
+
+/// Where things of the checkout are.
+enum Place {
+    static let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().path
+    static let checkout = URL(fileURLWithPath: tests).deletingLastPathComponent().deletingLastPathComponent().path
+    /// The directory with the built products: where the running test binary is.
+    static let products: String = {
+        let binary =
+            (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
+        return URL(fileURLWithPath: binary).deletingLastPathComponent().path
+    }()
+    static let python = "/usr/bin/python3"
+    static func peer(_ name: String) -> String { "\(tests)/Peers/\(name)" }
+}
+
+/// A TCP port that nothing listened on a moment ago.
+func freePort() throws -> Int {
+    let handle = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(handle) }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = inet_addr("127.0.0.1")
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let bound = withUnsafeMutablePointer(to: &address) { pointer in
+        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            bind(handle, $0, length) == 0 && getsockname(handle, $0, &length) == 0
+        }
+    }
+    guard bound else { throw HarnessError("no free port") }
+    return Int(UInt16(bigEndian: address.sin_port))
+}
+
+/// One gateway and what belongs to it. The directory goes with it.
+final class Installation: Sendable {
+    let directory: String
+    let port: Int
+    let kontrolPort: Int
+    let adminPort: Int
+    let options: [String]
+
+    var url: String { "http://127.0.0.1:\(port)" }
+    var environment: [String: String] { ["KITE_HOME": directory + "/kite", "HOME": directory] }
+
+    init(options: [String] = []) throws {
+        directory = NSTemporaryDirectory() + "kiteproxy-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        (port, kontrolPort, adminPort) = (try freePort(), try freePort(), try freePort())
+        self.options = options
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: directory) }
+
+    /// Starts the gateway and waits until it is ready.
+    func startGateway() async throws -> ChildProcess {
+        let gateway = try ChildProcess(
+            "\(Place.products)/kiteproxy",
+            [
+                "serve", "--listen", "127.0.0.1:\(port)", "--kontrol-listen", "127.0.0.1:\(kontrolPort)",
+                "--admin-listen",
+                "127.0.0.1:\(adminPort)", "--data-dir", directory + "/data",
+            ] + options, environment: environment)
+        try await deadline(30, "the gateway to be ready", gateway) {
+            while true {
+                let status = try? await curl("http://127.0.0.1:\(self.adminPort)/readyz").status
+                if status == 200 { return }
+                try await Task.sleep(for: .milliseconds(50))
+            }
+        }
+        return gateway
+    }
+
+    /// Starts an agent and waits until it has printed the public URL of its route.
+    func startAgent(_ arguments: String...) async throws -> (agent: ChildProcess, url: String) {
+        let agent = try ChildProcess(
+            "\(Place.products)/tunnelclient", arguments + ["--gateway", url], environment: environment)
+        let line = try await agent.line { $0.hasPrefix("http") || $0.hasPrefix("tcp") }
+        return (agent, line)
+    }
+
+    /// Starts a private service of `targets.py`; returns its port.
+    func startTarget(_ kind: String) async throws -> (target: ChildProcess, port: Int) {
+        let target = try ChildProcess(Place.python, [Place.peer("targets.py"), kind])
+        guard let port = Int(try await target.line()) else { throw HarnessError("no port from targets.py \(kind)") }
+        return (target, port)
+    }
+
+    /// Starts a gateway, a target and an agent before it.
+    func start(_ kind: String) async throws -> Running {
+        let gateway = try await startGateway()
+        let (target, port) = try await startTarget(kind)
+        let (agent, url) = try await startAgent("http", "127.0.0.1:\(port)", "--name", kind)
+        return Running(gateway: gateway, agent: agent, target: target, targetPort: port, url: url)
+    }
+}
+
+/// What ``Installation/start(_:)`` started.
+struct Running: Sendable {
+    let gateway: ChildProcess
+    let agent: ChildProcess
+    let target: ChildProcess
+    let targetPort: Int
+    let url: String
+}
+
+/// What curl saw.
+struct Answer: Sendable {
+    let status: Int
+    let fields: [String: String]
+    let body: String
+}
+
+/// Makes a request with curl.
+func curl(_ url: String, _ arguments: String...) async throws -> Answer {
+    let output = try await ChildProcess.run(
+        "/usr/bin/curl", ["--silent", "--show-error", "--max-time", "20", "--include"] + arguments + [url])
+    let lines = output.components(separatedBy: "\n")
+    let head = lines.prefix { $0 != "\r" }
+    let status = Int(head.first?.split(separator: " ").dropFirst().first ?? "") ?? 0
+    var fields: [String: String] = [:]
+    for line in head.dropFirst() {
+        guard let colon = line.firstIndex(of: ":") else { continue }
+        fields[line[..<colon].lowercased()] = line[line.index(after: colon)...].trimmingCharacters(
+            in: .whitespacesAndNewlines)
+    }
+    return Answer(status: status, fields: fields, body: lines.dropFirst(head.count + 1).joined(separator: "\n"))
+}
+
+/// Runs an action of `visitor.py` and decodes what it saw.
+func visit<Seen: Decodable>(_ action: String, _ arguments: String..., within seconds: Double = 120) async throws -> Seen
+{
+    let output = try await ChildProcess.run(
+        Place.python, [Place.peer("visitor.py"), action] + arguments, within: seconds)
+    return try JSONDecoder().decode(Seen.self, from: Data(output.utf8))
+}
