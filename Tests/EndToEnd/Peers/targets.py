@@ -2,10 +2,11 @@
 """Private services that stand behind a tunnel in the end-to-end tests: targets.py KIND
 
 KIND is `websocket` (echo), `events` (server-sent events that carry the time they were sent at), `blobs` (uploads are hashed,
-downloads are of any size and hashed by the visitor), or `polls` (long polls, answered all at once when /release is asked for).
+downloads are of any size and hashed by the visitor), `polls` (long polls, answered all at once when /release is asked for), or
+`pages` (browser.html with Debian's sockjs-client; what a page posts to result is printed).
 Prints the port it listens on.
 """
-import asyncio, hashlib, sys, time
+import asyncio, hashlib, os, sys, time
 
 import websockets
 
@@ -113,6 +114,26 @@ async def polls(reader, writer):
     writer.close()
 
 
+async def pages(reader, writer):
+    folder = os.path.dirname(os.path.abspath(__file__))
+    while request := await head(reader):
+        method, target, fields = request
+        path = target.split("?")[0]
+        if method == "POST":
+            print(b"".join([part async for part in body_parts(reader, fields)]).decode(), flush=True)
+            answer(writer, "seen")
+        elif path.endswith("/sockjs.js"):
+            with open("/usr/share/nodejs/sockjs-client/dist/sockjs.js", "rb") as script:
+                answer(writer, script.read(), "text/javascript")
+        elif path.endswith("/browser.html"):
+            with open(f"{folder}/browser.html", "rb") as page:
+                answer(writer, page.read(), "text/html; charset=utf-8")
+        else:
+            answer(writer, "no such page", status="404 Not Found")
+        await writer.drain()
+    writer.close()
+
+
 async def echo(socket, path=None):
     async for message in socket:
         await socket.send(message)
@@ -123,7 +144,7 @@ async def main(kind):
         server = await websockets.serve(echo, "127.0.0.1", 0, max_size=32 << 20)
         port = list(server.sockets)[0].getsockname()[1]
     else:
-        handler = {"events": events, "blobs": blobs, "polls": polls}[kind]
+        handler = {"events": events, "blobs": blobs, "polls": polls, "pages": pages}[kind]
         server = await asyncio.start_server(handler, "127.0.0.1", 0, backlog=2048, limit=1 << 18)
         port = server.sockets[0].getsockname()[1]
     print(port, flush=True)
