@@ -1,0 +1,20 @@
+/// What an agent's session reports to who displays or logs it.
+import KiteHTTP
+
+/// Events of a ``TunnelAgentSession``, in the order in which they happened.
+public enum TunnelEvent: Sendable, Hashable {
+    /// A connection to the gateway is being made, the `attempt`th in a row, from 1.
+    case connecting(attempt: Int)
+    /// The gateway serves the session: one grant per tunnel asked for, in that order.
+    case connected([TunnelGrant])
+    /// A lane has a connection. `lanes`: how many have one, of `wanted`.
+    case laneUp(lane: Int, lanes: Int, wanted: Int)
+    /// A lane lost its connection. `retry`: seconds until the next attempt.
+    case laneDown(lane: Int, cause: String, retry: Double)
+    /// The gateway asked to go elsewhere or come back.
+    case goingAway(reason: String)
+    /// The gateway refuses; after a final refusal the session ends.
+    case refused(TunnelRefusal)
+    /// A request passed.
+    case note(TunnelNote)
+}
