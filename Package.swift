@@ -134,7 +134,7 @@ let package = Package(
             path: "Tests/KiteCore/Dialing", swiftSettings: settings),
         .testTarget(
             name: "KiteDnodeTests", dependencies: ["KiteDnode", .product(name: "NIOCore", package: "swift-nio")],
-            path: "Tests/KiteCore/Dnode", swiftSettings: settings),
+            path: "Tests/KiteCore/Dnode", exclude: ["Fixtures"], swiftSettings: settings),
         .testTarget(
             name: "KiteSockJSTests",
             dependencies: nio + embedded + [

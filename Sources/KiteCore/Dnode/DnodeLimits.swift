@@ -1,0 +1,42 @@
+/// What a dnode message may cost, and the error for one that costs more or makes no sense.
+
+/// Bounds on one message and on what a connection keeps. All are enforced before memory is spent on what exceeds them.
+public struct DnodeLimits: Sendable, Hashable {
+    /// Bytes of one message, in either direction.
+    public var maximumMessageSize = 16 << 20
+    /// How deep arrays and objects may nest, in either direction.
+    public var maximumDepth = 64
+    /// Values in one received message, counting every element and every object key; bounds what a small text can
+    /// blow up to in memory.
+    public var maximumNodes = 500_000
+    /// Callbacks that one received message may bring.
+    public var maximumCallbacksPerMessage = 256
+    /// Functions given to the peer and calls waiting for their answer, together, per connection.
+    public var maximumLiveCallbacks = 4096
+
+    public init() {}
+}
+
+/// A message, or a value for one, that is refused.
+public struct DnodeError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// What is wrong, stable for programs.
+    public enum Code: Sendable, Hashable {
+        /// Not a JSON text.
+        case malformed
+        /// One of ``DnodeLimits`` was exceeded.
+        case limitExceeded
+        /// JSON, but no dnode message.
+        case invalidMessage
+        /// A value that JSON cannot carry (a number that is not finite).
+        case unrepresentable
+    }
+    public let code: Code
+    /// A sentence with the place; holds no part of the message but short names.
+    public let message: String
+
+    public init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+    public var description: String { message }
+}
