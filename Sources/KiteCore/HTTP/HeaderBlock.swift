@@ -29,11 +29,21 @@ public struct HeaderBlock: Sendable {
     /// The bytes the entries point into. Its reader index is without meaning.
     @usableFromInline var bytes: ByteBuffer
     @usableFromInline var entries: [Entry]
+    /// ``KnownField/bit`` of every field that occurs, so that asking for an absent one costs nothing.
+    @usableFromInline var present: UInt64
 
     /// An empty block.
     public init() {
         bytes = ByteBuffer()
         entries = []
+        present = 0
+    }
+
+    /// A block whose entries were validated against `bytes`.
+    init(bytes: ByteBuffer, entries: [Entry], present: UInt64) {
+        self.bytes = bytes
+        self.entries = entries
+        self.present = present
     }
 
     /// A block built from text, for heads that we make ourselves.
@@ -58,8 +68,13 @@ public struct HeaderBlock: Sendable {
     /// Which of the fields that the code has a name for stands at a position in `0..<count`.
     public func field(at position: Int) -> KnownField { entries[position].field }
 
+    /// Whether a known field occurs.
+    @inlinable
+    public func has(_ field: KnownField) -> Bool { present & field.bit != 0 }
+
     /// The first value of a known field.
     public func first(_ field: KnownField) -> ByteBufferView? {
+        guard has(field) else { return nil }
         for entry in entries where entry.field == field { return view(entry.valueStart, entry.valueLength) }
         return nil
     }
@@ -77,6 +92,7 @@ public struct HeaderBlock: Sendable {
 
     /// How often a known field occurs.
     public func occurrences(_ field: KnownField) -> Int {
+        guard has(field) else { return 0 }
         var found = 0
         for entry in entries where entry.field == field { found += 1 }
         return found
@@ -85,10 +101,11 @@ public struct HeaderBlock: Sendable {
     /// Whether a comma-separated list field has a member, compared case-insensitively, over all its occurrences
     /// (RFC 9110 section 5.6.1).
     public func contains(_ field: KnownField, token: String) -> Bool {
+        guard has(field) else { return false }
         for entry in entries where entry.field == field {
-            for member in view(entry.valueStart, entry.valueLength).split(separator: UInt8(ascii: ","))
-            where member.trimmingWhitespace().equalsIgnoringCase(token) {
-                return true
+            var rest = view(entry.valueStart, entry.valueLength)
+            while let member = rest.nextListMember() {
+                if member.equalsIgnoringCase(token) { return true }
             }
         }
         return false
@@ -105,14 +122,22 @@ public struct HeaderBlock: Sendable {
         bytes.writeString(value)
         let valueEnd = bytes.writerIndex
         bytes.writeStaticString("\r\n")
+        let field = KnownField(bytes.viewBytes(at: nameStart, length: name.utf8.count) ?? ByteBufferView())
+        present |= field.bit
         entries.append(
             Entry(
-                field: KnownField(bytes.viewBytes(at: nameStart, length: name.utf8.count) ?? ByteBufferView()),
-                nameStart: nameStart, nameLength: name.utf8.count, valueStart: valueStart,
+                field: field, nameStart: nameStart, nameLength: name.utf8.count, valueStart: valueStart,
                 valueLength: valueEnd - valueStart))
     }
 
-    private func view(_ start: Int32, _ length: Int32) -> ByteBufferView {
+    /// Drops all occurrences of a known field.
+    public mutating func remove(_ field: KnownField) {
+        guard has(field) else { return }
+        entries.removeAll { $0.field == field }
+        present &= ~field.bit
+    }
+
+    func view(_ start: Int32, _ length: Int32) -> ByteBufferView {
         bytes.viewBytes(at: Int(start), length: Int(length)) ?? ByteBufferView()
     }
 }
@@ -132,26 +157,14 @@ extension ByteBufferView {
         while let last = slice.last, last == 0x20 || last == 0x09 { slice = slice.dropLast() }
         return slice
     }
-}
 
-extension UInt8 {
-    /// The lower-case form of an ASCII letter, otherwise the byte itself.
-    public var lowercasedASCII: UInt8 { self >= 0x41 && self <= 0x5A ? self | 0x20 : self }
-
-    /// `tchar` of RFC 9110 section 5.6.2.
-    var isTokenCharacter: Bool {
-        switch self {
-        case 0x30...0x39, 0x41...0x5A, 0x61...0x7A: true
-        case UInt8(ascii: "!"), UInt8(ascii: "#"), UInt8(ascii: "$"), UInt8(ascii: "%"), UInt8(ascii: "&"),
-            UInt8(ascii: "'"),
-            UInt8(ascii: "*"), UInt8(ascii: "+"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "^"),
-            UInt8(ascii: "_"),
-            UInt8(ascii: "`"), UInt8(ascii: "|"), UInt8(ascii: "~"):
-            true
-        default: false
-        }
+    /// Takes the next member off a comma-separated list, without the white space around it; nil at the end. Commas in
+    /// quoted strings are not told apart, which the lists this is used for do not have.
+    mutating func nextListMember() -> ByteBufferView? {
+        guard !isEmpty else { return nil }
+        let comma = firstIndex(of: UInt8(ascii: ",")) ?? endIndex
+        let member = self[startIndex..<comma]
+        self = comma == endIndex ? self[endIndex..<endIndex] : self[(comma + 1)..<endIndex]
+        return member.trimmingWhitespace()
     }
-
-    /// What a field value may contain (RFC 9110 section 5.5): HTAB, SP, VCHAR and obs-text.
-    var isFieldValueCharacter: Bool { self == 0x09 || (self >= 0x20 && self != 0x7F) }
 }

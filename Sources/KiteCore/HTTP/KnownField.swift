@@ -11,8 +11,7 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
     case forwarded, xForwardedFor, xForwardedHost, xForwardedProto, xRealIP, via, maxForwards
     // Content and semantics
     case accept, acceptEncoding, allow, cacheControl, contentEncoding, contentType, cookie, date, etag, location,
-        origin, range,
-        referer, retryAfter, server, setCookie, userAgent, vary
+        origin, range, referer, retryAfter, server, setCookie, userAgent, vary
     // Authentication
     case authorization, proxyAuthenticate, proxyAuthorization, wwwAuthenticate
     // WebSocket (RFC 6455)
@@ -71,10 +70,57 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
 
     /// Classifies a name, case-insensitively.
     public init(_ name: ByteBufferView) {
-        for candidate in Self.allCases where candidate != .other && name.equalsIgnoringCase(candidate.name) {
-            self = candidate
-            return
-        }
-        self = .other
+        self = name.withUnsafeBytes { KnownField(in: $0, at: 0, length: $0.count) }
     }
+
+    /// Classifies the `length` bytes from `start`, which are token characters.
+    init(in bytes: UnsafeRawBufferPointer, at start: Int, length: Int) {
+        var found = KnownField.other
+        @inline(__always) func test(_ text: StaticString, _ field: KnownField) -> Bool {
+            guard bytes.matches(start, length, text) else { return false }
+            found = field
+            return true
+        }
+        switch length {
+        case 2: _ = test("te", .te)
+        case 3: _ = test("via", .via)
+        case 4: _ = test("host", .host) || test("date", .date) || test("vary", .vary) || test("etag", .etag)
+        case 5: _ = test("range", .range) || test("allow", .allow)
+        case 6:
+            _ =
+                test("accept", .accept) || test("cookie", .cookie) || test("origin", .origin)
+                || test("server", .server) || test("expect", .expect)
+        case 7: _ = test("referer", .referer) || test("upgrade", .upgrade) || test("trailer", .trailer)
+        case 8: _ = test("location", .location)
+        case 9: _ = test("forwarded", .forwarded) || test("x-real-ip", .xRealIP)
+        case 10:
+            _ =
+                test("connection", .connection) || test("user-agent", .userAgent) || test("set-cookie", .setCookie)
+                || test("keep-alive", .keepAlive)
+        case 11: _ = test("retry-after", .retryAfter)
+        case 12: _ = test("content-type", .contentType) || test("max-forwards", .maxForwards)
+        case 13: _ = test("cache-control", .cacheControl) || test("authorization", .authorization)
+        case 14: _ = test("content-length", .contentLength)
+        case 15: _ = test("accept-encoding", .acceptEncoding) || test("x-forwarded-for", .xForwardedFor)
+        case 16:
+            _ =
+                test("content-encoding", .contentEncoding) || test("x-forwarded-host", .xForwardedHost)
+                || test("proxy-connection", .proxyConnection) || test("www-authenticate", .wwwAuthenticate)
+        case 17:
+            _ =
+                test("transfer-encoding", .transferEncoding) || test("x-forwarded-proto", .xForwardedProto)
+                || test("sec-websocket-key", .secWebSocketKey)
+        case 18: _ = test("proxy-authenticate", .proxyAuthenticate)
+        case 19: _ = test("proxy-authorization", .proxyAuthorization)
+        case 20: _ = test("sec-websocket-accept", .secWebSocketAccept)
+        case 21: _ = test("sec-websocket-version", .secWebSocketVersion)
+        case 22: _ = test("sec-websocket-protocol", .secWebSocketProtocol)
+        case 24: _ = test("sec-websocket-extensions", .secWebSocketExtensions)
+        default: break
+        }
+        self = found
+    }
+
+    /// The bit that stands for the field in sets of fields; there are fewer than 64.
+    @inlinable var bit: UInt64 { 1 &<< UInt64(rawValue) }
 }

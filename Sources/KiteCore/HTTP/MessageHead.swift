@@ -60,6 +60,8 @@ public struct RequestHead: Sendable {
     public var expectsContinue: Bool
     /// The request has `Upgrade` and names it in `Connection` (RFC 9110 section 7.8), on HTTP/1.1.
     public var wantsUpgrade: Bool
+    /// Whether the body of a received request is chunked; ``bodyLength`` is then unknown.
+    var isChunked = false
 
     /// A request that we make ourselves.
     public init(
@@ -103,6 +105,9 @@ public struct ResponseHead: Sendable {
     public var minorVersion: UInt8
     /// Whether the connection it came on can be used again after it.
     public var isKeepAlive: Bool
+    /// Whether the body of a received response is chunked. With ``bodyLength`` unknown and this false it lasts until the
+    /// connection closes.
+    public internal(set) var isChunked = false
 
     /// A response that we make ourselves.
     public init(status: UInt16, fields: HeaderBlock = HeaderBlock(), bodyLength: BodyLength = .none) {
