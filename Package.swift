@@ -13,6 +13,7 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let configuration: Target.Dependency = .product(name: "Configuration", package: "swift-configuration")
+let yaml: Target.Dependency = .product(name: "Yams", package: "Yams")
 let tls: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 
 /// The folders of KiteCore that are targets of their own, below the target that has the library's name.
@@ -39,7 +40,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio-extras.git", from: "1.35.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
-        .package(url: "https://github.com/apple/swift-configuration.git", from: "1.4.0", traits: ["YAML"]),
+        .package(url: "https://github.com/apple/swift-configuration.git", from: "1.4.0", traits: []),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
         .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.0"),
         .package(url: "https://github.com/vapor/jwt-kit.git", from: "5.7.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
@@ -84,6 +86,14 @@ let package = Package(
             ],
             path: "Sources/KiteCore", exclude: layers, swiftSettings: settings),
 
+        // MARK: what both programs share on the command line
+        .target(
+            name: "KiteCommand",
+            dependencies: [
+                logging, arguments, configuration, yaml, .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            path: "Sources/KiteCommand", swiftSettings: settings),
+
         // MARK: the gateway
         .target(
             name: "EmbeddedKontrol",
@@ -103,7 +113,7 @@ let package = Package(
             name: "KiteProxy",
             dependencies: nio + [
                 "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", "KiteGateway", "EmbeddedKontrol",
-                tls, logging, lifecycle, arguments, configuration,
+                "KiteCommand", tls, logging, lifecycle, arguments,
             ],
             path: "Sources/KiteProxy", exclude: ["EmbeddedKontrol", "Gateway"], swiftSettings: settings),
 
@@ -111,8 +121,8 @@ let package = Package(
         .executableTarget(
             name: "TunnelClient",
             dependencies: nio + [
-                "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", logging, lifecycle, arguments,
-                configuration,
+                "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", "KiteCommand", logging, lifecycle,
+                arguments,
             ],
             path: "Sources/TunnelClient", swiftSettings: settings),
 
@@ -161,10 +171,16 @@ let package = Package(
             ],
             path: "Tests/KiteProxy/Gateway", swiftSettings: settings),
         .testTarget(
-            name: "KiteProxyTests", dependencies: ["KiteProxy", "KiteGateway", logging],
+            name: "KiteCommandTests",
+            dependencies: ["KiteCommand", logging, arguments, .product(name: "NIOCore", package: "swift-nio")],
+            path: "Tests/KiteCommand", swiftSettings: settings),
+        .testTarget(
+            name: "KiteProxyTests",
+            dependencies: nio + ["KiteProxy", "KiteCommand", "KiteGateway", "KiteHTTP", logging, arguments],
             path: "Tests/KiteProxy/CommandLine", swiftSettings: settings),
         .testTarget(
-            name: "TunnelClientTests", dependencies: ["TunnelClient", "KiteTunnel", logging],
+            name: "TunnelClientTests",
+            dependencies: nio + ["TunnelClient", "KiteCommand", "KiteTunnel", "KiteHTTP", "KiteDialing", logging],
             path: "Tests/TunnelClient", swiftSettings: settings),
         .testTarget(
             name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient"], path: "Tests/EndToEnd",

@@ -1,0 +1,241 @@
+/// The flags of the gateway, one per setting. What each means stands in ``GatewaySettings``; here are only their names, which
+/// ArgumentParser wants as stored properties.
+import ArgumentParser
+import KiteCommand
+
+/// The help of each setting, from its description. Made once: ArgumentParser asks again for every flag it decodes.
+private let helpByKey: [String: ArgumentHelp] = Dictionary(
+    GatewaySettings.schema.settings.map(\.description).map { setting in
+        let shown = setting.defaultText.replacing("`", with: "")
+        let help = ArgumentHelp(
+            "\(setting.meaning.replacing("`", with: "")). (default: \(shown))",
+            valueName: setting.placeholder.isEmpty ? nil : setting.placeholder)
+        return (setting.key, help)
+    }
+) { $1 }
+
+private func help(_ key: String) -> ArgumentHelp { helpByKey[key] ?? "" }
+
+/// Flags that become texts by key.
+protocol SettingFlags: ParsableArguments {
+    /// What was given; an empty list for what was not.
+    var given: [String: [String]] { get }
+}
+
+/// All flags of `serve` and `check`, in the order of the help.
+struct GatewayFlags: SettingFlags {
+    @OptionGroup(title: "Listening") var listening: ListeningFlags
+    @OptionGroup(title: "Kontrol and identity") var kontrol: KontrolFlags
+    @OptionGroup(title: "Logs") var log: LogFlags
+    @OptionGroup(title: "Trust") var trust: TrustFlags
+    @OptionGroup(title: "Tunnels") var tunnel: TunnelFlags
+    @OptionGroup(title: "Limits") var limit: LimitFlags
+    @OptionGroup(title: "Times") var time: TimeFlags
+
+    var given: [String: [String]] {
+        [listening.given, kontrol.given, log.given, trust.given, tunnel.given, limit.given, time.given]
+            .reduce(into: [:]) { all, part in all.merge(part) { $1 } }
+    }
+}
+
+struct ListeningFlags: SettingFlags {
+    @Option(name: .customLong("listen"), help: help("listen"))
+    var listen: [String] = []
+    @Option(name: .customLong("listen-tls"), help: help("listen-tls"))
+    var listenTLS: [String] = []
+    @Option(name: .customLong("tls-cert"), help: help("tls-cert"))
+    var tlsCertificates: [String] = []
+    @Option(name: .customLong("tls-key"), help: help("tls-key"))
+    var tlsKeys: [String] = []
+    @Option(name: .customLong("public-url"), help: help("public-url"))
+    var publicURL: String?
+    @Option(name: .customLong("domain"), help: help("domain"))
+    var domain: String?
+    @Option(name: .customLong("admin-listen"), help: help("admin-listen"))
+    var adminListen: String?
+    @Option(name: .customLong("threads"), help: help("threads"))
+    var threads: String?
+
+    var given: [String: [String]] {
+        [
+            "listen": listen,
+            "listen-tls": listenTLS,
+            "tls-cert": tlsCertificates,
+            "tls-key": tlsKeys,
+            "public-url": one(publicURL),
+            "domain": one(domain),
+            "admin-listen": one(adminListen),
+            "threads": one(threads),
+        ]
+    }
+}
+
+struct KontrolFlags: SettingFlags {
+    @Option(name: .customLong("kontrol-url"), help: help("kontrol-url"))
+    var kontrolURL: String?
+    @Option(name: .customLong("kontrol-listen"), help: help("kontrol-listen"))
+    var kontrolListen: String?
+    @Option(name: .customLong("kite-key"), help: help("kite-key"))
+    var kiteKey: String?
+    @Option(name: .customLong("data-dir"), help: help("data-dir"))
+    var dataDirectory: String?
+    @Option(name: .customLong("environment"), help: help("environment"))
+    var environment: String?
+    @Option(name: .customLong("region"), help: help("region"))
+    var region: String?
+    @Option(name: .customLong("username"), help: help("username"))
+    var username: String?
+
+    var given: [String: [String]] {
+        [
+            "kontrol-url": one(kontrolURL),
+            "kontrol-listen": one(kontrolListen),
+            "kite-key": one(kiteKey),
+            "data-dir": one(dataDirectory),
+            "environment": one(environment),
+            "region": one(region),
+            "username": one(username),
+        ]
+    }
+}
+
+struct LogFlags: SettingFlags {
+    @Option(name: .customLong("log-level"), help: help("log-level"))
+    var logLevel: String?
+    @Option(name: .customLong("log-format"), help: help("log-format"))
+    var logFormat: String?
+    @Flag(name: .customLong("access-log"), inversion: .prefixedNo, help: help("access-log"))
+    var accessLog: Bool?
+
+    var given: [String: [String]] {
+        [
+            "log-level": one(logLevel),
+            "log-format": one(logFormat),
+            "access-log": accessLog.map { [String($0)] } ?? [],
+        ]
+    }
+}
+
+struct TrustFlags: SettingFlags {
+    @Option(name: .customLong("trusted-proxy"), help: help("trusted-proxy"))
+    var trustedProxies: [String] = []
+    @Option(name: .customLong("direct-loopback"), help: help("direct-loopback"))
+    var directLoopback: String?
+    @Option(name: .customLong("direct-allow"), help: help("direct-allow"))
+    var directAllow: [String] = []
+    @Option(name: .customLong("direct-deny"), help: help("direct-deny"))
+    var directDeny: [String] = []
+
+    var given: [String: [String]] {
+        [
+            "trusted-proxy": trustedProxies,
+            "direct-loopback": one(directLoopback),
+            "direct-allow": directAllow,
+            "direct-deny": directDeny,
+        ]
+    }
+}
+
+struct TunnelFlags: SettingFlags {
+    @Flag(name: .customLong("tunnels"), inversion: .prefixedNo, help: help("tunnels"))
+    var tunnels: Bool?
+    @Option(name: .customLong("tcp-host"), help: help("tcp-host"))
+    var tcpHost: String?
+    @Option(name: .customLong("tcp-ports"), help: help("tcp-ports"))
+    var tcpPorts: String?
+    @Option(name: .customLong("max-tunnels-per-agent"), help: help("max-tunnels-per-agent"))
+    var tunnelsPerSession: String?
+    @Option(name: .customLong("max-names-per-user"), help: help("max-names-per-user"))
+    var namesPerUser: String?
+
+    var given: [String: [String]] {
+        [
+            "tunnels": tunnels.map { [String($0)] } ?? [],
+            "tcp-host": one(tcpHost),
+            "tcp-ports": one(tcpPorts),
+            "max-tunnels-per-agent": one(tunnelsPerSession),
+            "max-names-per-user": one(namesPerUser),
+        ]
+    }
+}
+
+struct LimitFlags: SettingFlags {
+    @Option(name: .customLong("max-head"), help: help("max-head"))
+    var headBytes: String?
+    @Option(name: .customLong("max-target"), help: help("max-target"))
+    var targetBytes: String?
+    @Option(name: .customLong("max-body"), help: help("max-body"))
+    var bodyBytes: String?
+    @Option(name: .customLong("max-connections"), help: help("max-connections"))
+    var connections: String?
+    @Option(name: .customLong("max-connections-per-address"), help: help("max-connections-per-address"))
+    var connectionsPerAddress: String?
+    @Option(name: .customLong("max-connections-per-target"), help: help("max-connections-per-target"))
+    var connectionsPerTarget: String?
+    @Option(name: .customLong("max-idle-connections-per-target"), help: help("max-idle-connections-per-target"))
+    var idleConnectionsPerTarget: String?
+    @Option(name: .customLong("max-resolved-routes"), help: help("max-resolved-routes"))
+    var resolvedRoutes: String?
+    @Option(name: .customLong("max-pending-resolutions"), help: help("max-pending-resolutions"))
+    var pendingResolutions: String?
+    @Option(name: .customLong("max-parked-per-route"), help: help("max-parked-per-route"))
+    var parkedPerRoute: String?
+    @Option(name: .customLong("max-parked"), help: help("max-parked"))
+    var parked: String?
+
+    var given: [String: [String]] {
+        [
+            "max-head": one(headBytes),
+            "max-target": one(targetBytes),
+            "max-body": one(bodyBytes),
+            "max-connections": one(connections),
+            "max-connections-per-address": one(connectionsPerAddress),
+            "max-connections-per-target": one(connectionsPerTarget),
+            "max-idle-connections-per-target": one(idleConnectionsPerTarget),
+            "max-resolved-routes": one(resolvedRoutes),
+            "max-pending-resolutions": one(pendingResolutions),
+            "max-parked-per-route": one(parkedPerRoute),
+            "max-parked": one(parked),
+        ]
+    }
+}
+
+struct TimeFlags: SettingFlags {
+    @Option(name: .customLong("head-timeout"), help: help("head-timeout"))
+    var headTimeout: String?
+    @Option(name: .customLong("keep-alive-timeout"), help: help("keep-alive-timeout"))
+    var keepAliveTimeout: String?
+    @Option(name: .customLong("connect-timeout"), help: help("connect-timeout"))
+    var connectTimeout: String?
+    @Option(name: .customLong("response-timeout"), help: help("response-timeout"))
+    var responseTimeout: String?
+    @Option(name: .customLong("body-idle-timeout"), help: help("body-idle-timeout"))
+    var bodyIdleTimeout: String?
+    @Option(name: .customLong("upstream-idle-timeout"), help: help("upstream-idle-timeout"))
+    var upstreamIdleTimeout: String?
+    @Option(name: .customLong("resolved-time"), help: help("resolved-time"))
+    var resolvedTime: String?
+    @Option(name: .customLong("unresolved-time"), help: help("unresolved-time"))
+    var unresolvedTime: String?
+    @Option(name: .customLong("park-time"), help: help("park-time"))
+    var parkTime: String?
+    @Option(name: .customLong("drain-time"), help: help("drain-time"))
+    var drainTime: String?
+
+    var given: [String: [String]] {
+        [
+            "head-timeout": one(headTimeout),
+            "keep-alive-timeout": one(keepAliveTimeout),
+            "connect-timeout": one(connectTimeout),
+            "response-timeout": one(responseTimeout),
+            "body-idle-timeout": one(bodyIdleTimeout),
+            "upstream-idle-timeout": one(upstreamIdleTimeout),
+            "resolved-time": one(resolvedTime),
+            "unresolved-time": one(unresolvedTime),
+            "park-time": one(parkTime),
+            "drain-time": one(drainTime),
+        ]
+    }
+}
+
+private func one(_ value: String?) -> [String] { value.map { [$0] } ?? [] }

@@ -1,0 +1,74 @@
+/// What the settings of a gateway come to together: the rules that concern more than one of them, and the paths that follow.
+import Foundation
+import KiteCommand
+
+/// A configuration that is right in itself.
+struct GatewayConfiguration: Sendable {
+    let settings: Settings
+    /// Database, key pairs, names.
+    let dataDirectory: String
+    /// Where the kite key is or will be.
+    let kiteKeyPath: String
+    /// Certificate and key files, pair by pair.
+    let certificates: [(certificate: String, key: String)]
+
+    /// - Throws: ``SettingProblems`` where settings contradict each other.
+    init(_ settings: Settings, environment: [String: String]) throws(SettingProblems) {
+        self.settings = settings
+        let home = environment["HOME"].flatMap { $0.isEmpty ? nil : $0 } ?? NSHomeDirectory()
+        let kiteHome = environment["KITE_HOME"].flatMap { $0.isEmpty ? nil : $0 } ?? home + "/.kite"
+        func expand(_ path: String) -> String { path == "~" || path.hasPrefix("~/") ? home + path.dropFirst() : path }
+        dataDirectory = expand(settings[GatewaySettings.dataDirectory] ?? "~/.kiteproxy")
+        kiteKeyPath = expand(settings[GatewaySettings.kiteKey] ?? kiteHome + "/kite.key")
+        let files = settings[GatewaySettings.tlsCertificates].map(expand)
+        let keys = settings[GatewaySettings.tlsKeys].map(expand)
+        certificates = Array(zip(files, keys)).map { ($0, $1) }
+
+        var problems: [String] = []
+        if files.count != keys.count {
+            problems.append(
+                "`tls-cert` is given \(files.count) times and `tls-key` \(keys.count) times: give one key for each certificate"
+            )
+        }
+        if !settings[GatewaySettings.listenTLS].isEmpty, files.isEmpty {
+            problems.append("`listen-tls` needs a certificate: give `tls-cert` and `tls-key`")
+        }
+        if settings.isGiven("kontrol-url"), settings.isGiven("kontrol-listen") {
+            problems.append(
+                "`kontrol-url` means an existing Kontrol and `kontrol-listen` the embedded one: give only one of them")
+        }
+        var listeners: [(String, ListenAddress)] = settings[GatewaySettings.listen].map { ("listen", $0) }
+        listeners += settings[GatewaySettings.listenTLS].map { ("listen-tls", $0) }
+        listeners.append(("admin-listen", settings[GatewaySettings.adminListen]))
+        if !settings.isGiven("kontrol-url") {
+            listeners.append(("kontrol-listen", settings[GatewaySettings.kontrolListen]))
+        }
+        var seen: [ListenAddress: String] = [:]
+        for (key, address) in listeners where address.port != 0 {
+            if let other = seen[address] {
+                problems.append("`\(key)` and `\(other)` both say \(address): give each its own port")
+            }
+            seen[address] = key
+        }
+        if let url = settings[GatewaySettings.publicURL], !url.path.isEmpty, url.path != "/" {
+            problems.append("`public-url` must not have a path: \(url)")
+        }
+        if settings[GatewaySettings.parkedPerRoute] > settings[GatewaySettings.parked] {
+            problems.append("`max-parked-per-route` is larger than `max-parked`: lower it or raise `max-parked`")
+        }
+        guard problems.isEmpty else { throw SettingProblems(problems) }
+    }
+
+    /// Event loops.
+    var threads: Int { settings[GatewaySettings.threads] ?? max(1, ProcessInfo.processInfo.activeProcessorCount) }
+
+    /// What is wrong with the files that the configuration names.
+    func missingFiles() -> [String] {
+        certificates.flatMap { pair in
+            [("tls-cert", pair.certificate), ("tls-key", pair.key)].compactMap { key, path in
+                FileManager.default.isReadableFile(atPath: path)
+                    ? nil : "`\(key)`: \(path) cannot be read: does it exist, and may this user read it?"
+            }
+        }
+    }
+}
