@@ -1,0 +1,169 @@
+/// A byte stream inside a WebSocket, for networks where only WebSockets pass.
+package import KiteHTTP
+package import NIOCore
+
+/// Presents a WebSocket that carries binary messages as a ``ByteTransport``.
+///
+/// The bytes are those of the messages in order; where a message ends means nothing, except that an empty message is the end of the
+/// sender's bytes (half-close). Closing sends code 1000, aborting sends 4000 plus the number of the ``TransportError/Code``.
+package final class WebSocketByteTransport: ByteTransport {
+    /// The longest message sent, in bytes.
+    private static let messageBytes = 64 << 10
+    private static let abortCodes: UInt16 = 4000
+
+    private let connection: WebSocketConnection
+    /// What was written in this turn of the loop.
+    private var pending: [ByteBuffer] = []
+    private var pendingBytes = 0
+    private var isFlushScheduled = false
+    private var outputIsClosed = false
+    private var inputIsClosed = false
+    private var isOver = false
+    private var isReading = true
+    private var wasWritable = true
+    /// An end that came before there was anybody to tell.
+    private var unreported: (error: TransportError?, Void)?
+
+    package var delegate: (any ByteTransportDelegate)? {
+        didSet {
+            guard delegate != nil else { return }
+            if let unreported {
+                self.unreported = nil
+                report(unreported.error)
+            } else {
+                connection.setReading(isReading)
+                // Reading begins only once somebody listens.
+                if connection.delegate == nil && !isOver { connection.delegate = self }
+            }
+        }
+    }
+
+    /// Takes over an open WebSocket.
+    package init(_ connection: WebSocketConnection) {
+        self.connection = connection
+    }
+
+    package var eventLoop: any EventLoop { connection.eventLoop }
+    package var remoteAddress: SocketAddress? { connection.remoteAddress }
+    package var isWritable: Bool { connection.isWritable && pendingBytes < Self.messageBytes }
+
+    package func write(_ bytes: ByteBuffer) {
+        guard !outputIsClosed, !isOver, bytes.readableBytes > 0 else { return }
+        pending.append(bytes)
+        pendingBytes += bytes.readableBytes
+        wasWritable = wasWritable && isWritable
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        eventLoop.assumeIsolated().execute { [self] in
+            isFlushScheduled = false
+            flush()
+            tellWritability()
+        }
+    }
+
+    package func closeOutput() {
+        guard !outputIsClosed, !isOver else { return }
+        flush()
+        outputIsClosed = true
+        connection.sendBinary(ByteBuffer())
+        if inputIsClosed { connection.close() }
+    }
+
+    package func close() {
+        guard !isOver else { return }
+        flush()
+        outputIsClosed = true
+        connection.close()
+    }
+
+    package func abort(_ reason: TransportError) {
+        guard !isOver else { return }
+        pending = []
+        pendingBytes = 0
+        outputIsClosed = true
+        connection.close(WebSocketCloseCode(rawValue: Self.abortCodes + UInt16(reason.code.rawValue)), reason: reason.message)
+        isOver = true
+        report(reason)
+    }
+
+    package func setReading(_ wanted: Bool) {
+        isReading = wanted
+        connection.setReading(wanted)
+    }
+
+    private func flush() {
+        guard pendingBytes > 0, !isOver else { return }
+        var message = ByteBuffer()
+        for bytes in pending {
+            var rest = bytes
+            while rest.readableBytes > 0 {
+                let room = Self.messageBytes - message.readableBytes
+                guard let piece = rest.readSlice(length: min(room, rest.readableBytes)) else { break }
+                if message.readableBytes == 0 { message = piece } else { message.writeImmutableBuffer(piece) }
+                if message.readableBytes == Self.messageBytes {
+                    connection.sendBinary(message)
+                    message = ByteBuffer()
+                }
+            }
+        }
+        if message.readableBytes > 0 { connection.sendBinary(message) }
+        pending.removeAll(keepingCapacity: true)
+        pendingBytes = 0
+    }
+
+    private func tellWritability() {
+        let isWritable = isWritable
+        guard isWritable != wasWritable else { return }
+        wasWritable = isWritable
+        delegate?.transportWritabilityChanged(isWritable)
+    }
+
+    private func report(_ error: TransportError?) {
+        guard let delegate else {
+            unreported = (error, ())
+            return
+        }
+        self.delegate = nil
+        delegate.transportClosed(error)
+    }
+}
+
+extension WebSocketByteTransport: WebSocketConnectionDelegate {
+    package func webSocket(_ connection: WebSocketConnection, receivedText message: ByteBuffer) {
+        abort(TransportError(.protocolViolation, "A text message came where only bytes are carried."))
+    }
+
+    package func webSocket(_ connection: WebSocketConnection, receivedBinary message: ByteBuffer) {
+        guard !isOver else { return }
+        if inputIsClosed {
+            abort(TransportError(.protocolViolation, "Bytes came after the end of the stream."))
+        } else if message.readableBytes > 0 {
+            delegate?.transportReceived(message)
+        } else {
+            inputIsClosed = true
+            delegate?.transportInputClosed()
+            if outputIsClosed { connection.close() }
+        }
+    }
+
+    package func webSocket(_ connection: WebSocketConnection, writabilityChanged isWritable: Bool) {
+        tellWritability()
+    }
+
+    package func webSocket(_ connection: WebSocketConnection, closed closure: WebSocketClosure) {
+        guard !isOver else { return }
+        isOver = true
+        pending = []
+        pendingBytes = 0
+        let code = closure.code.rawValue
+        if closure.isClean, closure.code == .normal || closure.code == .goingAway || closure.code == .none {
+            report(nil)
+        } else if code > Self.abortCodes, code <= Self.abortCodes + UInt16(UInt8.max),
+            let reason = TransportError.Code(rawValue: UInt8(code - Self.abortCodes))
+        {
+            report(TransportError(reason, closure.reason))
+        } else {
+            report(TransportError(.reset, "The WebSocket that carried the bytes broke: \(closure.reason)"))
+        }
+    }
+}
