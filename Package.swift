@@ -137,7 +137,7 @@ let package = Package(
             ],
             path: "Tests/KiteCore/HTTP", swiftSettings: settings),
         .testTarget(
-            name: "KiteWebSocketTests", dependencies: nio + embedded + ["KiteWebSocket", "KiteHTTP"],
+            name: "KiteWebSocketTests", dependencies: nio + embedded + ["KiteWebSocket", "KiteHTTP", "KiteSupport"],
             path: "Tests/KiteCore/WebSocket", swiftSettings: settings),
         .testTarget(
             name: "KiteDialingTests", dependencies: nio + embedded + ["KiteDialing", "KiteHTTP", tls],

@@ -81,7 +81,8 @@ package final class WebSocketByteTransport: ByteTransport {
         pending = []
         pendingBytes = 0
         outputIsClosed = true
-        connection.close(WebSocketCloseCode(rawValue: Self.abortCodes + UInt16(reason.code.rawValue)), reason: reason.message)
+        connection.close(
+            WebSocketCloseCode(rawValue: Self.abortCodes + UInt16(reason.code.rawValue)), reason: reason.message)
         isOver = true
         report(reason)
     }

@@ -1,7 +1,7 @@
 /// The opening handshake (RFC 6455 section 4), on the answering side over an exchange and on the asking side as heads to send and check.
 package import KiteHTTP
 package import KiteSupport
-package import NIOCore
+import NIOCore
 
 /// Makes and checks the HTTP messages by which a connection becomes a WebSocket. Extensions and subprotocols are never agreed upon.
 package enum WebSocketHandshake {

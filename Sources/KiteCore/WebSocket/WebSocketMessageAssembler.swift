@@ -1,5 +1,5 @@
 /// Puts the fragments of messages together (RFC 6455 section 5.4). Control frames, which may stand between fragments, never come here.
-package import NIOCore
+import NIOCore
 
 /// Data frames in, messages out; bounded in bytes and in number of fragments.
 package struct WebSocketMessageAssembler: Sendable {

@@ -16,7 +16,8 @@ package struct WebSocketClosure: Sendable, Hashable {
     }
 
     /// The connection ended without a closing handshake.
-    package static let lost = Self(code: .abnormal, reason: "The connection ended without a close frame.", isClean: false)
+    package static let lost = Self(
+        code: .abnormal, reason: "The connection ended without a close frame.", isClean: false)
 }
 
 /// Polices one side of a WebSocket: open → (close sent) → closed. Frames to be sent are returned as bytes.
