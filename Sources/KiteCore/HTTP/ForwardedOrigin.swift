@@ -1,0 +1,97 @@
+/// Tells the upstream who asked, and everyone which gateways a request has passed.
+import NIOCore
+
+/// The provenance of the requests of one connection, prepared once: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `Forwarded`
+/// (RFC 7239) and `Via` (RFC 9110 section 7.6.3).
+///
+/// What a trusted proxy says in these fields is kept and extended; what anyone else says is replaced.
+public struct ForwardedOrigin: Sendable {
+    /// The fields that ``write(for:into:)`` is responsible for; `Via` is only appended to.
+    static let fields: FieldSet = [.forwarded, .xForwardedFor, .xForwardedHost, .xForwardedProto, .xRealIP]
+
+    private let isTrusted: Bool
+    /// `192.0.2.1`
+    private let address: ByteBuffer
+    /// `for=192.0.2.1;proto=http` or `for="[2001:db8::1]";proto=https`
+    private let element: ByteBuffer
+    private let scheme: ByteBuffer
+    /// `Via: 1.1 name`, with its line end.
+    private let via: ByteBuffer
+    private let gateway: String
+
+    /// - Parameters:
+    ///   - peer: who sends the requests.
+    ///   - gateway: this gateway's pseudonym in `Via`; a token.
+    public init(peer: ExchangePeer, gateway: String) {
+        isTrusted = peer.isTrustedProxy
+        let address: String
+        switch peer.address {
+        case .v4?, .v6?: address = peer.address?.ipAddress ?? "unknown"
+        case .unixDomainSocket?, nil: address = "unknown"
+        }
+        let scheme = peer.isSecure ? "https" : "http"
+        let node = address.contains(":") ? "\"[\(address)]\"" : address
+        self.address = ByteBuffer(string: address)
+        element = ByteBuffer(string: "for=\(node);proto=\(scheme)")
+        self.scheme = ByteBuffer(string: scheme)
+        via = ByteBuffer(string: "Via: 1.1 \(gateway)\r\n")
+        self.gateway = gateway
+    }
+
+    /// Whether a request has passed this gateway before.
+    public func isLoop(_ head: RequestHead) -> Bool {
+        guard head.fields.has(.via) else { return false }
+        for position in 0..<head.fields.count where head.fields.field(at: position) == .via {
+            var rest = head.fields.value(at: position)
+            while let member = rest.nextListMember() {
+                // protocol-version RWS received-by [ RWS comment ]
+                let words = member.split(whereSeparator: { $0 == 0x20 || $0 == 0x09 })
+                if words.count > 1, words[1].equalsIgnoringCase(gateway) { return true }
+            }
+        }
+        return false
+    }
+
+    /// Writes the fields, each with its line end.
+    func write(for head: RequestHead, into buffer: inout ByteBuffer) {
+        let fields = head.fields
+        buffer.writeStaticString("X-Forwarded-For: ")
+        if isTrusted { writeValues(of: .xForwardedFor, in: fields, into: &buffer) }
+        buffer.writeImmutableBuffer(address)
+        buffer.writeStaticString("\r\nX-Forwarded-Proto: ")
+        if isTrusted, let said = fields.first(.xForwardedProto) {
+            buffer.writeBytes(said)
+        } else {
+            buffer.writeImmutableBuffer(scheme)
+        }
+        buffer.writeStaticString("\r\nX-Forwarded-Host: ")
+        if isTrusted, let said = fields.first(.xForwardedHost) {
+            buffer.writeBytes(said)
+        } else {
+            buffer.writeImmutableBuffer(head.authority)
+        }
+        buffer.writeStaticString("\r\nForwarded: ")
+        if isTrusted { writeValues(of: .forwarded, in: fields, into: &buffer) }
+        buffer.writeImmutableBuffer(element)
+        if head.authority.readableBytes > 0,
+            !head.authority.readableBytesView.contains(where: { $0 == 0x22 || $0 == 0x5C })
+        {
+            buffer.writeStaticString(";host=\"")
+            buffer.writeImmutableBuffer(head.authority)
+            buffer.writeStaticString("\"")
+        }
+        buffer.writeStaticString("\r\n")
+        buffer.writeImmutableBuffer(via)
+    }
+
+    /// All values of a field, each followed by a comma.
+    private func writeValues(of field: KnownField, in fields: HeaderBlock, into buffer: inout ByteBuffer) {
+        guard fields.has(field) else { return }
+        for position in 0..<fields.count where fields.field(at: position) == field {
+            let value = fields.value(at: position)
+            if value.isEmpty { continue }
+            buffer.writeBytes(value)
+            buffer.writeStaticString(", ")
+        }
+    }
+}
