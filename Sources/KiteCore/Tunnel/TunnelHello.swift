@@ -1,6 +1,7 @@
 /// The first frame each side sends on every connection, as JSON: who the agent is and what it wants, and what the gateway
 /// gives. Control plane, once per connection.
 import Foundation
+import KiteSupport
 package import NIOCore
 
 /// What an agent says first. JSON of a HELLO frame, at most 16 KiB.
@@ -118,7 +119,7 @@ package struct GatewayWelcome: Sendable, Hashable, Codable {
 
     package init(
         session: String, secret: SessionSecret, lane: Int, lanes: Int, loop: Int, isSurplus: Bool = false,
-        tunnels: [TunnelGrant] = [], maximumStreams: Int = 8_192, pingInterval: Int = 5_000,
+        tunnels: [TunnelGrant] = [], maximumStreams: Int = 16_384, pingInterval: Int = 5_000,
         resumeWindow: Int = 30_000, received: UInt64? = nil
     ) {
         self.session = session
@@ -203,12 +204,7 @@ package struct SessionSecret: Sendable, Hashable, Codable, CustomStringConvertib
     }
 
     package static func == (left: SessionSecret, right: SessionSecret) -> Bool {
-        let left = Array(left.text.utf8)
-        let right = Array(right.text.utf8)
-        guard left.count == right.count else { return false }
-        var difference: UInt8 = 0
-        for (one, other) in zip(left, right) { difference |= one ^ other }
-        return difference == 0
+        SecureCompare.equal(left.text, right.text)
     }
 
     package var description: String { "(secret)" }

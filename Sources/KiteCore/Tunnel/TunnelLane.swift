@@ -1,11 +1,12 @@
 /// One connection between a gateway and an agent that carries many streams; it outlives the loss of its connection.
 package import KiteHTTP
+package import KiteSupport
 package import NIOCore
 
 /// What a lane allows and how patient it is.
 package struct LaneConfiguration: Sendable {
     /// The most streams the peer may have open at a time.
-    package var maximumStreams = 8_192
+    package var maximumStreams = 16_384
     /// The most bytes of credit one stream is given, in bytes; auto-tuning starts at ``TunnelWire/initialWindow``.
     package var maximumStreamWindow = 16 << 20
     /// What all streams of the lane may hold unconsumed before those that hold most are reset, and what auto-tuning shares out, in bytes.
@@ -56,54 +57,255 @@ package protocol TunnelLaneDelegate: AnyObject {
 /// Event-loop bound: every member must be used on ``eventLoop``.
 package final class TunnelLane {
     package enum Role: Sendable { case gateway, agent }
+    enum Phase { case connected, suspended, closed }
 
     package let eventLoop: any EventLoop
     package let role: Role
+    let configuration: LaneConfiguration
+
+    var phase = Phase.connected
+    var transport: (any ByteTransport)?
+    var delegate: (any TunnelLaneDelegate)?
+    var machine = LaneStateMachine()
+    var ours = StreamSlots()
+    var theirs = StreamSlots()
+    var counters = LaneStatistics()
+
+    /// OPEN, CREDIT, RESET and GOAWAY that wait for the next flush.
+    var control = ByteBuffer()
+    var controlFrames = 0
+    var notes = ByteBuffer()
+    /// The streams with something to send, in the order in which they get their turn.
+    var firstReady: TunnelStream?
+    var lastReady: TunnelStream?
+    /// Streams whose delegates are to be told something at the next tick.
+    var deferred: [TunnelStream] = []
+    /// Streams that were closed here and whose peer has not ended.
+    var lingering: [TunnelStream] = []
+    /// Bytes that streams hold because nobody takes them.
+    var bufferedBytes = 0
+    /// By how much the windows of the open streams have grown in all.
+    var windowGrowth = 0
+    /// Large payloads of the round of writing under way; kept for its capacity.
+    var splits: [Split] = []
+    var isTickScheduled = false
+    var hasPausedReading = false
+    var sentGoAway = false
+    var receivedGoAway = false
+    private var closeError: TransportError?
+    private let wheel: TimerWheel
+    private var pingTimer: WheelTimer?
+    private var resumeTimer: WheelTimer?
+
+    /// A large payload within a round of writing.
+    struct Split {
+        /// Where the bytes in front of it end, its frame's header included.
+        var end: Int
+        var payload: ByteBuffer
+        /// Sequenced frames in front, its own included.
+        var frames: Int
+    }
 
     /// - Parameters:
     ///   - transport: The connection, after HELLO and WELCOME; the lane becomes its delegate.
+    ///   - wheel: The loop's timers; the lane makes its own where nil.
     ///   - received: Bytes that came with the handshake and belong to the lane.
     ///   - delegate: Held strongly until the lane has closed.
     package init(
-        transport: any ByteTransport, role: Role, configuration: LaneConfiguration, received: ByteBuffer? = nil,
-        delegate: any TunnelLaneDelegate
+        transport: any ByteTransport, role: Role, configuration: LaneConfiguration, wheel: TimerWheel? = nil,
+        received: ByteBuffer? = nil, delegate: any TunnelLaneDelegate
     ) {
         eventLoop = transport.eventLoop
         self.role = role
+        self.configuration = configuration
+        self.delegate = delegate
+        self.transport = transport
+        self.wheel = wheel ?? TimerWheel(eventLoop: transport.eventLoop)
+        pingTimer = WheelTimer(wheel: self.wheel) { [weak self] in self?.pingIntervalPassed() }
+        resumeTimer = WheelTimer(wheel: self.wheel) { [weak self] in
+            self?.finish(TransportError(.laneLost, "the agent did not come back in time"))
+        }
+        transport.delegate = self
+        connected(received: received)
     }
 
     /// What the lane has done so far.
-    package var statistics: LaneStatistics { LaneStatistics() }
+    package var statistics: LaneStatistics {
+        var statistics = counters
+        statistics.openStreams = streamCount
+        statistics.roundTripTime = machine.roundTripTime
+        return statistics
+    }
+    /// Streams open, of both sides.
+    package var streamCount: Int { ours.count + theirs.count }
+    /// Bytes that were sent and not acknowledged yet.
+    package var unacknowledgedBytes: Int { machine.log.bytes }
     /// Whether ``openStream(_:)`` may be called: not closed, not going away, below the peer's limit.
     /// A suspended lane accepts streams; they wait for the connection.
-    package var acceptsStreams: Bool { false }
+    package var acceptsStreams: Bool {
+        phase != .closed && !sentGoAway && !receivedGoAway && ours.count < configuration.maximumStreams
+    }
     /// Whether there is a connection.
-    package var isConnected: Bool { false }
+    package var isConnected: Bool { phase == .connected }
+    /// Whether the lane is over.
+    package var isClosed: Bool { phase == .closed }
     /// How many sequenced frames have been received; said when resuming.
-    package var receivedCount: UInt64 { 0 }
+    package var receivedCount: UInt64 { machine.received }
 
     /// Opens a stream; it can be written to at once.
     /// - Throws: `.goingAway`, `.laneLost` or `.limitExceeded`.
     package func openStream(_ opening: StreamOpening) throws(TransportError) -> TunnelStream {
-        throw TransportError(.laneLost, "not yet")
+        guard phase != .closed else { throw TransportError(.laneLost, "the lane is closed") }
+        guard !sentGoAway, !receivedGoAway else { throw TransportError(.goingAway, "the lane takes no more streams") }
+        guard let id = ours.nextID(openedByAgent: role == .agent, limit: configuration.maximumStreams) else {
+            throw TransportError(.limitExceeded, "\(configuration.maximumStreams) streams are open on the lane")
+        }
+        let stream = TunnelStream(lane: self, id: id, remoteAddress: nil)
+        ours.insert(stream)
+        counters.openedStreams += 1
+        sendControl(.open(id, opening))
+        return stream
     }
 
     /// Tells the agent that a request has passed; dropped when the lane is busy.
-    package func send(_ note: TunnelNote) {}
+    package func send(_ note: TunnelNote) {
+        guard phase == .connected, firstReady == nil, notes.readableBytes < 8_192, transport?.isWritable == true else {
+            return
+        }
+        notes.writeTunnelFrame(.note(note))
+        scheduleTick()
+    }
 
     /// Tells the peer to open no more streams here. The lane closes once the last has ended.
-    package func goAway(_ message: TunnelGoAway) {}
+    package func goAway(_ message: TunnelGoAway) {
+        guard phase != .closed, !sentGoAway else { return }
+        sentGoAway = true
+        sendControl(.goAway(message))
+    }
 
     /// Resets what runs with `.goingAway`, sends it and closes.
-    package func close() {}
+    package func close() {
+        guard phase != .closed else { return }
+        let reason = TransportError(.goingAway, "the lane is closed")
+        for stream in ours.all + theirs.all { stream.abort(reason) }
+        goAway(TunnelGoAway(reason: "the lane is closed"))
+        if let transport { flushRound(transport, isLast: true) }
+        finish(nil)
+    }
 
     /// Drops the connection and fails all streams with `reason`; not resumed.
-    package func abort(_ reason: TransportError) {}
+    package func abort(_ reason: TransportError) {
+        transport?.delegate = nil
+        transport?.abort(reason)
+        transport = nil
+        finish(reason)
+    }
 
-    /// Goes on over a new connection, on the same event loop, after HELLO and WELCOME: replays what the peer has not seen. A connection that is
-    /// still there is dropped.
+    /// Drops the connection, as if it had been lost: the streams wait to be resumed. For tests and for a peer that has a new
+    /// connection already.
+    package func disconnect(_ cause: TransportError) {
+        guard phase == .connected else { return }
+        transport?.delegate = nil
+        transport?.abort(cause)
+        connectionLost(cause)
+    }
+
+    /// Goes on over a new connection, on the same event loop, after HELLO and WELCOME: replays what the peer has not seen. A
+    /// connection that is still there is dropped.
     /// - Throws: `.laneLost` when the lane is closed, `.protocolViolation` when `peerReceived` can't be.
     package func resume(
         over transport: any ByteTransport, peerReceived: UInt64, received: ByteBuffer? = nil
-    ) throws(TransportError) {}
+    ) throws(TransportError) {
+        guard phase != .closed else { throw TransportError(.laneLost, "the lane is closed") }
+        if let old = self.transport {
+            old.delegate = nil
+            old.abort(TransportError(.cancelled, "the lane has a new connection"))
+            self.transport = nil
+        }
+        let replay: [ByteBuffer]
+        do { replay = try machine.reconnect(peerReceived: peerReceived) } catch {
+            finish(error)
+            throw error
+        }
+        resumeTimer?.cancel()
+        phase = .connected
+        hasPausedReading = false
+        self.transport = transport
+        transport.delegate = self
+        for buffer in replay { transport.write(buffer) }
+        counters.resumptions += 1
+        connected(received: received)
+    }
+
+    /// Whether the peer can have received so many frames and those after them are still there.
+    func mayResume(peerReceived: UInt64) -> Bool {
+        peerReceived >= machine.log.acknowledged && peerReceived <= machine.log.sent
+    }
+
+    // MARK: the connection's life
+
+    private func connected(received: ByteBuffer?) {
+        // Dead after so many unanswered pings, the first of which is sent now: it measures the round trip, too.
+        pingIntervalPassed()
+        if let received, received.readableBytes > 0 { transportReceived(received) }
+    }
+
+    private func pingIntervalPassed() {
+        guard phase == .connected else { return }
+        switch machine.tick(now: eventLoop.now, misses: configuration.pingMisses) {
+        case .send:
+            sweepLingering()
+            scheduleTick()
+            pingTimer?.start(after: configuration.pingInterval)
+        case .dead:
+            disconnect(TransportError(.idleTimeout, "the peer did not answer \(configuration.pingMisses) pings"))
+        }
+    }
+
+    /// The connection is gone without a word.
+    func connectionLost(_ cause: TransportError) {
+        guard phase == .connected else { return }
+        transport = nil
+        machine.disconnect()
+        pingTimer?.cancel()
+        if sentGoAway || receivedGoAway, streamCount == 0 { return finish(nil) }
+        guard configuration.resumeWindow > .zero else {
+            return finish(TransportError(.laneLost, "the lane was lost: \(cause.message)"))
+        }
+        phase = .suspended
+        resumeTimer?.start(after: configuration.resumeWindow)
+        delegate?.laneSuspended(self, cause: cause)
+    }
+
+    /// The end: tells everyone, at the next tick.
+    func finish(_ error: TransportError?) {
+        guard phase != .closed else { return }
+        phase = .closed
+        closeError = error
+        pingTimer?.cancel()
+        resumeTimer?.cancel()
+        if let transport {
+            transport.delegate = nil
+            transport.close()
+        }
+        transport = nil
+        machine.log.clear()
+        control = ByteBuffer()
+        while popReady() != nil {}
+        let cause = error.map { $0.code == .laneLost ? $0 : TransportError(.laneLost, $0.message) }
+        for stream in ours.all + theirs.all {
+            stream.laneEnded(cause ?? TransportError(.goingAway, "the lane was closed"))
+        }
+        ours = StreamSlots()
+        theirs = StreamSlots()
+        lingering = []
+        scheduleTick()
+    }
+
+    /// The last call to the delegate.
+    func tellClosed() {
+        guard phase == .closed, let delegate else { return }
+        self.delegate = nil
+        delegate.laneClosed(self, error: closeError)
+    }
 }

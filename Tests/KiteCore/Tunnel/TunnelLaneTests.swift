@@ -1,0 +1,347 @@
+/// What two lanes do to each other, back to back.
+import KiteHTTP
+import KiteTunnel
+import NIOCore
+import NIOEmbedded
+import Testing
+
+@Suite struct TunnelLaneTests {
+    @Test func bytesGoBothWaysAndHalfCloseIsSeen() throws {
+        let pair = LanePair()
+        let (near, nearSees, far, farSees) = try pair.stream()
+        near.write(ByteBuffer(string: "ping"))
+        near.closeOutput()
+        pair.settle()
+        #expect(farSees.text == "ping")
+        #expect(farSees.inputClosed == 1)
+        #expect(farSees.closed.isEmpty)
+        far?.write(ByteBuffer(string: "pong"))
+        far?.closeOutput()
+        pair.settle()
+        #expect(nearSees.text == "pong")
+        #expect(nearSees.inputClosed == 1)
+        #expect(nearSees.closed == [nil])
+        #expect(farSees.closed == [nil])
+        #expect(pair.gateway.streamCount == 0)
+        #expect(pair.agent.streamCount == 0)
+    }
+
+    @Test func openingHeaderArrives() throws {
+        let pair = LanePair()
+        var seen: StreamOpening?
+        pair.agentDelegate.onStream = { _, opening in seen = opening }
+        let opening = StreamOpening(
+            kind: .upgrade, tunnel: 3, clientAddress: try SocketAddress(ipAddress: "2001:db8::7", port: 4_711),
+            host: ByteBuffer(string: "math.example.org"), isSecure: true)
+        _ = try pair.gateway.openStream(opening)
+        pair.settle()
+        #expect(seen == opening)
+    }
+
+    @Test func abortReachesThePeerWithItsReasonAndFreesTheSlot() throws {
+        let pair = LanePair()
+        let (near, nearSees, _, farSees) = try pair.stream()
+        near.write(ByteBuffer(string: "never sent"))
+        near.abort(TransportError(.cancelled, "visitor went away"))
+        #expect(nearSees.closed.isEmpty, "not from within abort")
+        pair.settle()
+        #expect(farSees.closed == [TransportError(.cancelled, "visitor went away")])
+        #expect(farSees.text.isEmpty)
+        #expect(nearSees.closed == [TransportError(.cancelled, "visitor went away")])
+        #expect(pair.gateway.streamCount == 0)
+        #expect(pair.agent.streamCount == 0)
+        let next = try pair.gateway.openStream(StreamOpening(kind: .http))
+        #expect(next.id == TunnelStreamID(openedByAgent: false, generation: 1, slot: near.id.slot))
+    }
+
+    @Test func theAgentCanOpenStreamsToo() throws {
+        let pair = LanePair()
+        var seen: TunnelStreamID?
+        pair.gatewayDelegate.onStream = { stream, _ in seen = stream.id }
+        let stream = try pair.agent.openStream(StreamOpening(kind: .tcp))
+        pair.settle()
+        #expect(stream.id.isOpenedByAgent)
+        #expect(seen == stream.id)
+    }
+
+    @Test func aSlowReaderStallsOnlyItsOwnStream() throws {
+        let pair = LanePair()
+        let (slow, _, slowFar, slowSees) = try pair.stream()
+        let (fast, _, _, fastSees) = try pair.stream()
+        slowFar?.setReading(false)
+        let block = ByteBuffer(repeating: 1, count: 1 << 20)
+        slow.write(block)
+        fast.write(block)
+        #expect(!slow.isWritable)
+        pair.settle()
+        #expect(fastSees.received.readableBytes == 1 << 20)
+        #expect(slowSees.received.readableBytes == 0)
+        #expect(slow.queuedBytes == (1 << 20) - TunnelWire.initialWindow)
+        slowFar?.setReading(true)
+        #expect(slowSees.received.readableBytes == 0, "not from within setReading")
+        pair.settle()
+        #expect(slowSees.received.readableBytes == 1 << 20)
+        #expect(slow.isWritable)
+        _ = fast
+    }
+
+    @Test func writabilityIsToldInPairs() throws {
+        let pair = LanePair()
+        let (near, nearSees, far, _) = try pair.stream()
+        far?.setReading(false)
+        near.write(ByteBuffer(repeating: 1, count: 400_000))
+        pair.settle()
+        #expect(nearSees.writability == [false])
+        far?.setReading(true)
+        pair.settle()
+        #expect(nearSees.writability == [false, true])
+    }
+
+    @Test func theWindowGrowsWhileTheConsumerKeepsUp() throws {
+        let pair = LanePair()
+        let (near, _, far, farSees) = try pair.stream()
+        for _ in 0..<64 {
+            near.write(ByteBuffer(repeating: 7, count: 256 << 10))
+            pair.settle()
+        }
+        #expect(farSees.received.readableBytes == 16 << 20)
+        far?.setReading(false)
+        near.write(ByteBuffer(repeating: 7, count: 32 << 20))
+        pair.settle()
+        #expect(near.queuedBytes <= 20 << 20, "a window of several MiB was in use")
+        #expect(near.queuedBytes >= 15 << 20, "but never more than the configured maximum")
+    }
+
+    @Test func whatTheLaneHoldsIsBounded() throws {
+        var configuration = LaneConfiguration()
+        configuration.receiveBudget = 200_000
+        let pair = LanePair(configuration)
+        var recorders: [StreamRecorder] = []
+        for _ in 0..<5 {
+            let (near, nearSees, far, _) = try pair.stream()
+            far?.setReading(false)
+            near.write(ByteBuffer(repeating: 1, count: 65_536))
+            recorders.append(nearSees)
+        }
+        pair.settle()
+        #expect(recorders.filter { $0.closed.first??.code == .limitExceeded }.count == 2)
+        #expect(pair.gateway.streamCount == 3)
+    }
+
+    @Test func closeSendsWhatIsQueuedAndDropsWhatComes() throws {
+        let pair = LanePair()
+        let (near, nearSees, far, farSees) = try pair.stream()
+        near.write(ByteBuffer(string: "last words"))
+        near.close()
+        pair.settle()
+        #expect(farSees.text == "last words")
+        #expect(farSees.inputClosed == 1)
+        #expect(nearSees.closed == [nil])
+        far?.write(ByteBuffer(string: "too late"))
+        far?.closeOutput()
+        pair.settle()
+        #expect(nearSees.text.isEmpty)
+        #expect(pair.gateway.streamCount == 0)
+        #expect(pair.agent.streamCount == 0)
+    }
+
+    @Test func aPeerThatNeverEndsAClosedStreamIsReset() throws {
+        let pair = LanePair()
+        let (near, _, _, farSees) = try pair.stream()
+        near.close()
+        for _ in 0..<5 {
+            pair.settle()
+            pair.loop.advanceTime(by: .seconds(6))
+        }
+        pair.settle()
+        #expect(farSees.closed.first??.code == .cancelled)
+        #expect(pair.gateway.streamCount == 0)
+        #expect(pair.agent.streamCount == 0)
+    }
+
+    @Test func delegateCanBeHandedOverWithoutLosingBytes() throws {
+        let pair = LanePair()
+        let (near, _, far, first) = try pair.stream()
+        far?.delegate = nil
+        near.write(ByteBuffer(string: "for the second"))
+        near.closeOutput()
+        pair.settle()
+        #expect(first.text.isEmpty)
+        let second = StreamRecorder()
+        far?.delegate = second
+        #expect(second.text.isEmpty, "not from within the setter")
+        pair.settle()
+        #expect(second.text == "for the second")
+        #expect(second.inputClosed == 1)
+    }
+
+    @Test func goAwayLetsStreamsFinishThenClosesBothSides() throws {
+        let pair = LanePair()
+        let (near, _, far, _) = try pair.stream()
+        pair.gateway.goAway(TunnelGoAway(reason: "restart", next: "https://other.example/"))
+        pair.settle()
+        #expect(pair.agentDelegate.goAways == [TunnelGoAway(reason: "restart", next: "https://other.example/")])
+        #expect(!pair.agent.acceptsStreams)
+        #expect(throws: TransportError.self) { try pair.gateway.openStream(StreamOpening(kind: .http)) }
+        #expect(pair.gatewayDelegate.closed.isEmpty)
+        near.closeOutput()
+        far?.closeOutput()
+        pair.settle()
+        #expect(pair.gatewayDelegate.closed == [nil])
+        #expect(pair.agentDelegate.closed == [nil])
+    }
+
+    @Test func streamsOpenedAcrossAGoAwayAreRefused() throws {
+        let pair = LanePair()
+        pair.settle()
+        pair.agent.goAway(TunnelGoAway(reason: "stopping"))
+        let recorder = StreamRecorder()
+        let stream = try pair.gateway.openStream(StreamOpening(kind: .http))
+        stream.delegate = recorder
+        pair.settle()
+        #expect(recorder.closed.first??.code == .goingAway)
+    }
+
+    @Test func closeResetsEverythingAndIsOrderly() throws {
+        let pair = LanePair()
+        let (_, nearSees, _, farSees) = try pair.stream()
+        pair.gateway.close()
+        pair.settle()
+        #expect(nearSees.closed.first??.code == .goingAway)
+        #expect(farSees.closed.first??.code == .goingAway)
+        #expect(pair.gatewayDelegate.closed == [nil])
+        #expect(pair.agentDelegate.closed == [nil])
+    }
+
+    @Test func aSilentPeerIsFoundDeadInTime() throws {
+        let pair = LanePair()
+        pair.settle()
+        for _ in 0..<15 {
+            pair.loop.advanceTime(by: .seconds(1))
+            pair.loop.run()
+        }
+        #expect(pair.gatewayDelegate.suspensions.map(\.code) == [.idleTimeout])
+    }
+
+    @Test func pingsKeepAQuietLaneAliveAndMeasureTheRoundTrip() throws {
+        let pair = LanePair()
+        for _ in 0..<100 {
+            pair.settle()
+            pair.loop.advanceTime(by: .seconds(1))
+        }
+        #expect(pair.gatewayDelegate.suspensions.isEmpty)
+        #expect(pair.agent.isConnected)
+        #expect(pair.gateway.statistics.roundTripTime != nil)
+        #expect(pair.gateway.unacknowledgedBytes == 0)
+    }
+
+    @Test func oneTickIsOneWriteForSmallFramesOfManyStreams() throws {
+        let pair = LanePair()
+        let streams = try (0..<50).map { _ in try pair.stream().near }
+        pair.settle()
+        let before = pair.gatewayEnd.writes
+        for stream in streams { stream.write(ByteBuffer(string: "GET / HTTP/1.1\r\nhost: a\r\n\r\n")) }
+        pair.loop.run()
+        #expect(pair.gatewayEnd.writes == before + 1)
+    }
+
+    @Test func notesArrive() throws {
+        let pair = LanePair()
+        pair.settle()
+        let note = TunnelNote(tunnel: 1, method: "GET", path: "/å", status: 200, microseconds: 1_234)
+        pair.gateway.send(note)
+        pair.settle()
+        #expect(pair.agentDelegate.notes == [note])
+    }
+
+    @Test func theLimitOfStreamsHolds() throws {
+        var configuration = LaneConfiguration()
+        configuration.maximumStreams = 2
+        let pair = LanePair(configuration)
+        _ = try pair.gateway.openStream(StreamOpening(kind: .http))
+        _ = try pair.gateway.openStream(StreamOpening(kind: .http))
+        #expect(!pair.gateway.acceptsStreams)
+        #expect(throws: TransportError.self) { try pair.gateway.openStream(StreamOpening(kind: .http)) }
+    }
+}
+
+/// Frames that a well-behaved peer never sends.
+@Suite struct HostilePeerTests {
+    static let stream = TunnelStreamID(openedByAgent: false, generation: 0, slot: 0)
+    static let cases: [(String, [TunnelFrame])] = [
+        ("DATA without OPEN", [.data(stream, ByteBuffer(string: "x"), isEnd: false)]),
+        ("CREDIT without OPEN", [.credit(stream, 1)]),
+        ("RESET without OPEN", [.reset(stream, .reset, reason: ByteBuffer())]),
+        ("OPEN twice", [.open(stream, StreamOpening(kind: .http)), .open(stream, StreamOpening(kind: .http))]),
+        (
+            "OPEN of the other side's stream",
+            [.open(TunnelStreamID(openedByAgent: true, generation: 0, slot: 0), StreamOpening(kind: .http))]
+        ),
+        (
+            "OPEN with a hole in the slots",
+            [.open(TunnelStreamID(openedByAgent: false, generation: 0, slot: 9), StreamOpening(kind: .http))]
+        ),
+        (
+            "OPEN with a generation to come",
+            [.open(TunnelStreamID(openedByAgent: false, generation: 1, slot: 0), StreamOpening(kind: .http))]
+        ),
+        (
+            "DATA after END",
+            [
+                .open(stream, StreamOpening(kind: .http)), .data(stream, ByteBuffer(string: "x"), isEnd: true),
+                .data(stream, ByteBuffer(string: "y"), isEnd: false),
+            ]
+        ),
+        (
+            "DATA beyond credit",
+            [.open(stream, StreamOpening(kind: .http))]
+                + (0..<5).map { _ in .data(stream, ByteBuffer(repeating: 0, count: 16_384), isEnd: false) }
+        ),
+        (
+            "too much credit",
+            [.open(stream, StreamOpening(kind: .http)), .credit(stream, .max)]
+        ),
+        ("ACK of what was never sent", [.ack(1_000)]),
+        ("HELLO within a lane", [.hello(ByteBuffer(string: "{}"))]),
+        ("WELCOME within a lane", [.welcome(ByteBuffer(string: "{}"))]),
+    ]
+
+    @Test(arguments: cases.indices) func closesTheLane(_ index: Int) throws {
+        let (name, frames) = Self.cases[index]
+        let loop = EmbeddedEventLoop()
+        let (mine, theirs) = PipeTransport.pair(loop)
+        let delegate = LaneRecorder()
+        delegate.onStream = { stream, _ in stream.setReading(false) }
+        let lane = TunnelLane(transport: theirs, role: .agent, configuration: LaneConfiguration(), delegate: delegate)
+        var bytes = ByteBuffer()
+        for frame in frames { bytes.writeTunnelFrame(frame) }
+        mine.write(bytes)
+        mine.pump(.max)
+        loop.run()
+        #expect(lane.isClosed, "\(name)")
+        #expect(delegate.closed.first??.code == .protocolViolation, "\(name)")
+        #expect(delegate.suspensions.isEmpty)
+    }
+
+    @Test func aPeerThatNeverReadsIsNotReadFromAnyMore() throws {
+        let loop = EmbeddedEventLoop()
+        let (mine, theirs) = PipeTransport.pair(loop)
+        let delegate = LaneRecorder()
+        delegate.onStream = { stream, _ in stream.abort(TransportError(.refused, String(repeating: "n", count: 250))) }
+        let lane = TunnelLane(transport: theirs, role: .agent, configuration: LaneConfiguration(), delegate: delegate)
+        var generation: UInt16 = 0
+        for _ in 0..<30_000 where theirs.isReading {
+            var bytes = ByteBuffer()
+            let id = TunnelStreamID(openedByAgent: false, generation: generation, slot: 0)
+            bytes.writeTunnelFrame(.open(id, StreamOpening(kind: .http)))
+            bytes.writeTunnelFrame(.reset(id, .cancelled, reason: ByteBuffer()))
+            generation = (generation + 1) & 0x7FFF
+            mine.write(bytes)
+            mine.pump(.max)
+            loop.run()
+        }
+        #expect(!theirs.isReading)
+        #expect(theirs.queued < 1 << 20)
+        #expect(!lane.isClosed)
+    }
+}
