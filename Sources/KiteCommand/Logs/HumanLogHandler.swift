@@ -27,7 +27,7 @@ package struct HumanLogHandler: LogHandler {
         if let own = event.metadata { fields.merge(own) { $1 } }
         if let error = event.error { fields["error"] = .string("\(error)") }
         var line = paint(now(), "2") + " " + paint(Self.name(event.level), Self.colour(event.level)) + " "
-        line += Self.oneLine(Redaction.clean(event.message.description))
+        line += HumanText.oneLine(Redaction.clean(event.message.description))
         for (key, value) in fields.sorted(by: { $0.key < $1.key }) {
             let text = Redaction.text(of: value, named: key)
             line += " " + paint("\(key)=", "2") + Self.quoted(text)
@@ -61,26 +61,8 @@ package struct HumanLogHandler: LogHandler {
         }
     }
 
-    /// Without line breaks and other controls: what a peer sent must not forge lines or move the cursor.
-    static func oneLine(_ text: String) -> String {
-        guard text.unicodeScalars.contains(where: { isControl($0) }) else { return text }
-        return text.unicodeScalars.reduce(into: "") { line, scalar in
-            switch scalar {
-            case "\n": line += "\\n"
-            case "\r": line += "\\r"
-            case "\t": line += "\\t"
-            case _ where isControl(scalar): line += "\\u{\(String(scalar.value, radix: 16))}"
-            default: line.unicodeScalars.append(scalar)
-            }
-        }
-    }
-
-    private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
-        scalar.value < 0x20 || (scalar.value >= 0x7F && scalar.value < 0xA0)
-    }
-
     private static func quoted(_ text: String) -> String {
-        let text = oneLine(text)
+        let text = HumanText.oneLine(text)
         guard text.isEmpty || text.contains(where: { $0 == " " || $0 == "\"" || $0 == "=" }) else { return text }
         return "\"" + text.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\""
     }

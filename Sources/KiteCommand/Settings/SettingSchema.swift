@@ -14,12 +14,15 @@ package struct SettingSchema: Sendable {
     }
     /// Before every environment variable, such as `KITEPROXY`.
     package let environmentPrefix: String
+    /// Variables that have other names than the rule gives, by key.
+    package let environmentNames: [String: String]
     package let groups: [Group]
     package let settings: [AnySetting]
     private let byKey: [String: AnySetting]
 
-    package init(environmentPrefix: String, groups: [Group]) {
+    package init(environmentPrefix: String, environmentNames: [String: String] = [:], groups: [Group]) {
         self.environmentPrefix = environmentPrefix
+        self.environmentNames = environmentNames
         self.groups = groups
         settings = groups.flatMap(\.settings)
         byKey = Dictionary(settings.map { ($0.description.key, $0) }) { $1 }
@@ -32,7 +35,8 @@ package struct SettingSchema: Sendable {
 
     /// The environment variable of a key.
     package func environmentName(_ key: String) -> String {
-        environmentPrefix + "_" + key.uppercased().map { $0 == "-" || $0 == "." ? "_" : String($0) }.joined()
+        environmentNames[key] ?? environmentPrefix + "_"
+            + key.uppercased().map { $0 == "-" || $0 == "." ? "_" : String($0) }.joined()
     }
 
     /// The key that somebody probably meant, if one is near enough.

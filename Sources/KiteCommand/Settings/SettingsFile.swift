@@ -66,6 +66,16 @@ package struct SettingsFile: Sendable {
         self.entries = entries
     }
 
+    /// Without what stands under a top-level key that is no setting.
+    package func removing(section: String) -> SettingsFile {
+        SettingsFile(path: path, entries: entries.filter { $0.path.first != section })
+    }
+
+    private init(path: String, entries: [Entry]) {
+        self.path = path
+        self.entries = entries
+    }
+
     private static func flatten(
         _ node: Node, path: [String], file: String, depth: Int, into entries: inout [Entry], problems: inout [String]
     ) {

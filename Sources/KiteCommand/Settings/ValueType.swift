@@ -233,6 +233,13 @@ package struct SettingURL: Sendable, Hashable, CustomStringConvertible {
     }
     package var description: String { "\(scheme)://\(authority)\(path)" }
 
+    package init(scheme: String, host: String, port: Int?, path: String = "") {
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self.path = path
+    }
+
     /// Without user information, query and fragment: those have no place in a setting.
     package init?(_ text: String, schemes: [String] = ["http", "https"]) {
         guard let mark = text.firstRange(of: "://"), text.utf8.count <= 2048,
