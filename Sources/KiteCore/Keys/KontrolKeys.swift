@@ -125,6 +125,15 @@ package func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
     return String(decoding: text, as: UTF8.self)
 }
 
+/// 256 random bits as hex digits.
+package func randomSecret() -> String {
+    var generator = SystemRandomNumberGenerator()
+    return hexadecimal((0..<32).map { _ in UInt8.random(in: .min ... .max, using: &generator) })
+}
+
+/// What is kept of a secret that has enough entropy of its own: its SHA-256 as hex digits.
+package func secretDigest(_ secret: String) -> String { hexadecimal(SHA256.hash(data: Array(secret.utf8))) }
+
 extension String {
     /// Without white space and line ends at both ends.
     package func trimmingWhitespaceAndNewlines() -> String {

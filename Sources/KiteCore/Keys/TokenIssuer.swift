@@ -64,6 +64,20 @@ public struct TokenIssuer: Sendable {
     }
 }
 
+extension TokenIssuer {
+    /// The same kite key, naming and signed with this issuer's key pair: for kites that come with a retired one.
+    package func renewed(_ key: KiteKey) async throws(KeyError) -> KiteKey {
+        var claims = KiteClaims()
+        claims.issuer = issuer
+        claims.subject = key.username
+        claims.id = key.id.isEmpty ? randomIdentifier() : key.id
+        claims.issuedAt = key.issuedAt
+        claims.kontrolKey = keyPair.publicKey.pem
+        claims.kontrolURL = key.kontrolURL
+        return try await KiteKey(parsing: keyPair.sign(claims))
+    }
+}
+
 /// A random UUID as lower-case text, as Go's kites write theirs.
 package func randomIdentifier() -> String { UUID().uuidString.lowercased() }
 

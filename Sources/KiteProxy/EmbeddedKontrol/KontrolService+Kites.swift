@@ -1,0 +1,212 @@
+/// What kites ask of the embedded Kontrol: to be registered, and to find each other.
+public import KiteCore
+import Logging
+
+extension KontrolService {
+    /// What came of a registration.
+    package struct Registered: Sendable {
+        package let receipt: Registry.Receipt
+        package let kite: KontrolKite
+        /// What the kite should take over, when it came with a retired key.
+        package let kiteKey: KiteKey?
+        package let publicKey: KontrolPublicKey?
+    }
+
+    /// Registers a kite of the user whose kite key the caller showed.
+    /// - Parameters:
+    ///   - identity: who it says it is; its user name is replaced by that of the key, as Go's Kontrol does.
+    ///   - url: where it is reached.
+    ///   - credential: what ``verifier`` made of the kite key.
+    ///   - text: the kite key.
+    /// - Throws: ``KontrolError`` with Go's wording.
+    package func register(
+        _ identity: KiteIdentity, url: String, credential: VerifiedCredential, kiteKey text: String,
+        source: Registry.Source
+    ) async throws(KontrolError) -> Registered {
+        var identity = identity
+        identity.username = credential.username
+        try RegistrationRules.check(url: url)
+        try RegistrationRules.check(identity)
+
+        let ring = ring
+        var renewed: KiteKey?
+        if credential.key != ring.active.publicKey {
+            do throws(KeyError) {
+                renewed = try await TokenIssuer(issuer: self.identity.username, keyPair: ring.active)
+                    .renewed(KiteKey(parsing: text))
+            } catch {
+                logger.error("A kite key could not be renewed", metadata: ["error": "\(error)"])
+            }
+        }
+        let keyID = renewed == nil ? credential.key.id : ring.active.id
+        let kite = KontrolKite(identity: identity, url: url, keyID: keyID)
+        let receipt = try await take(kite, source: source)
+        return Registered(
+            receipt: receipt, kite: kite, kiteKey: renewed, publicKey: renewed == nil ? nil : ring.active.publicKey)
+    }
+
+    /// Registers a kite that lives in this process, such as the gateway itself. It stays until ``deregister(_:)``.
+    package func register(local identity: KiteIdentity, url: String) async throws(KontrolError) -> Registry.Receipt {
+        try RegistrationRules.check(url: url)
+        try RegistrationRules.check(identity)
+        return try await take(KontrolKite(identity: identity, url: url, keyID: ring.active.id), source: .process)
+    }
+
+    private func take(_ kite: KontrolKite, source: Registry.Source) async throws(KontrolError) -> Registry.Receipt {
+        let now = options.now()
+        let (registration, changes) = try registry.register(kite, source: source, now: now)
+        logger.info("Kite registered", metadata: Self.metadata(kite))
+        do throws(KontrolError) {
+            try await store.save(kite, number: registration.receipt.number, now: now)
+        } catch {
+            // It is registered all the same; only a restart would forget it.
+            logger.error("A registration could not be stored", metadata: ["error": "\(error)"])
+        }
+        for change in changes { notify(change) }
+        return registration.receipt
+    }
+
+    /// Takes a registration back, unless a later one of the same kite has replaced it.
+    package func deregister(_ receipt: Registry.Receipt) async {
+        guard let registration = registry.deregister(receipt) else { return }
+        logger.info("Kite deregistered", metadata: Self.metadata(registration.kite))
+        notify(.deregistered(registration.kite))
+        await forget([receipt])
+    }
+
+    /// A heartbeat over the connection on which a kite registered.
+    package func heartbeat(_ receipt: Registry.Receipt) async -> Registry.Beat {
+        await note(registry.heartbeat(receipt, now: options.now()))
+    }
+
+    /// A heartbeat over HTTP.
+    /// - Returns: false when the kite must register again.
+    package func heartbeat(id: String) async -> Bool {
+        switch await note(registry.heartbeat(id: id, now: options.now())) {
+        case .alive, .store: true
+        case .gone, .superseded: false
+        }
+    }
+
+    private func note(_ beat: Registry.Beat) async -> Registry.Beat {
+        if case .store(let registration) = beat {
+            do throws(KontrolError) {
+                try await store.save(
+                    registration.kite, number: registration.receipt.number, now: registration.storedAt)
+            } catch {
+                logger.error("A registration could not be stored", metadata: ["error": "\(error)"])
+            }
+        }
+        return beat
+    }
+
+    /// The connection on which a kite registered is over. The kite has a few seconds to come back; a newer registration is not
+    /// touched.
+    package func disconnected(_ receipt: Registry.Receipt) {
+        registry.disconnected(receipt, now: options.now())
+    }
+
+    // MARK: Finding
+
+    /// The kites that a query matches, in random order, with tokens for a user.
+    /// - Throws: ``KontrolError`` with `invalidQuery`.
+    package func kites(
+        matching query: KontrolQuery, for username: String
+    ) async throws(KontrolError) -> [KontrolKite] {
+        try query.validate()
+        var kites = registry.kites(matching: query, limit: options.maximumAnswer).shuffled()
+        for position in kites.indices {
+            kites[position].token = try await token(for: username, to: kites[position])
+        }
+        return kites
+    }
+
+    /// A token for the one kite that a query matches.
+    /// - Throws: ``KontrolError`` with `invalidQuery`, `notFound` or `ambiguous`.
+    package func token(
+        matching query: KontrolQuery, for username: String, isForced: Bool
+    ) async throws(KontrolError) -> String {
+        try query.validate()
+        let kites = registry.kites(matching: query, limit: 2)
+        guard let kite = kites.first else { throw KontrolError(.notFound, "no kites found") }
+        guard kites.count == 1 else { throw KontrolError(.ambiguous, "query matches more than one kite") }
+        return try await token(for: username, to: kite, isForced: isForced)
+    }
+
+    /// The event that a watcher of a user is told of a change.
+    package func event(_ change: Registry.Change, for username: String) async throws(KontrolError) -> KiteEvent {
+        switch change {
+        case .registered(let kite):
+            KiteEvent(
+                action: .register, kite: kite.identity, url: kite.url,
+                token: try await token(for: username, to: kite))
+        case .deregistered(let kite): KiteEvent(action: .deregister, kite: kite.identity)
+        }
+    }
+
+    // MARK: Keys
+
+    /// The public key that the caller should trust. From now on tokens for its kite are signed with that one.
+    package func publicKey(for kiteID: String, of username: String) -> KontrolPublicKey {
+        registry.setKey(ring.active.id, ofKite: kiteID, username: username)
+        return ring.active.publicKey
+    }
+
+    /// A kite key for somebody who has none, if the operator's policy allows it.
+    /// - Parameters:
+    ///   - username: who the caller says it is.
+    ///   - secret: the one-time secret it brought.
+    ///   - kontrolURL: where the kite will find Kontrol.
+    /// - Throws: ``KontrolError`` with `forbidden`.
+    package func registerMachine(username: String, secret: String?) async throws(KontrolError) -> KiteKey {
+        let now = options.now()
+        var user = username
+        switch options.machinePolicy {
+        case .deny: throw KontrolError(.forbidden, "no valid authentication key found")
+        case .secret:
+            guard let secret, secret.utf8.count <= 1024,
+                let invited = try await store.redeemInvitation(digest: secretDigest(secret), now: now)
+            else { throw KontrolError(.forbidden, "cannot authenticate user: the secret is not valid") }
+            user = invited
+        case .open:
+            guard !user.isEmpty, !user.contains("/"), user.utf8.count <= RegistrationRules.maximumFieldLength,
+                user != identity.username
+            else { throw KontrolError(.forbidden, "cannot authenticate user: the username is not allowed") }
+        }
+        let key: KiteKey
+        do throws(KeyError) {
+            key = try await TokenIssuer(issuer: identity.username, keyPair: ring.active)
+                .kiteKey(for: user, kontrolURL: try await kontrolURL(), now: now)
+        } catch {
+            throw KontrolError(.unavailable, "Server error: Cannot generate a kite key")
+        }
+        guard try await store.recordKiteKey(key, isNew: options.machinePolicy == .open, now: now) else {
+            throw KontrolError(.forbidden, "cannot authenticate user: the username is taken")
+        }
+        logger.notice("Machine registered", metadata: ["user": "\(user)"])
+        return key
+    }
+
+    private func kontrolURL() async throws(KeyError) -> String {
+        do throws(KontrolError) {
+            return try await store.setting("kontrolURL") ?? ""
+        } catch {
+            throw KeyError(.fileAccess, error.message)
+        }
+    }
+}
+
+// MARK: In the same process
+
+extension KontrolService: KiteResolver {
+    /// With tokens for Kontrol's own user.
+    public func kites(matching query: KontrolQuery) async throws -> [KontrolKite] {
+        try await kites(matching: query, for: identity.username)
+    }
+
+    /// With a token for Kontrol's own user.
+    public func kite(id: String) async throws -> KontrolKite? {
+        guard !id.isEmpty, id.utf8.count <= RegistrationRules.maximumFieldLength else { return nil }
+        return try await kites(matching: KontrolQuery(id: id)).first
+    }
+}

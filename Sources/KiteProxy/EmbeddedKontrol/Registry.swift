@@ -1,0 +1,206 @@
+/// Which kites are registered at present: a value that is told what happens and when, and says what follows.
+package import KiteCore
+
+/// The registrations of a Kontrol. Times are seconds since 1970; nothing here reads a clock or talks to anyone.
+package struct Registry {
+    /// How a kite keeps its registration alive.
+    package enum Source: Sendable, Hashable {
+        /// By calling back over the connection on which it registered.
+        case connection
+        /// By `GET /heartbeat`.
+        case http
+        /// Not at all: it was read from storage after a restart, and the kite has not come back yet.
+        case storage
+        /// It lives in this process, and leaves by itself.
+        case process
+    }
+
+    /// Names one registration. A later one of the same kite has a higher number, and what the earlier one's connection does no
+    /// longer matters.
+    package struct Receipt: Sendable, Hashable {
+        package let id: String
+        package let number: UInt64
+    }
+
+    package struct Registration: Sendable, Hashable {
+        package var kite: KontrolKite
+        package let receipt: Receipt
+        package let source: Source
+        /// When it is dropped unless something happens.
+        var deadline: Int64
+        /// When it was last written to storage.
+        var storedAt: Int64
+    }
+
+    /// What watchers are told.
+    package enum Change: Sendable, Hashable {
+        case registered(KontrolKite)
+        case deregistered(KontrolKite)
+
+        package var kite: KontrolKite {
+            switch self {
+            case .registered(let kite), .deregistered(let kite): kite
+            }
+        }
+    }
+
+    /// What a heartbeat meant.
+    package enum Beat: Sendable, Hashable {
+        case alive
+        /// Alive, and due to be written to storage.
+        case store(Registration)
+        /// The registration is gone; the kite may register again.
+        case gone
+        /// Somebody else has registered since.
+        case superseded
+    }
+
+    /// Times and bounds, in seconds.
+    package struct Limits: Sendable {
+        /// How often a kite is asked to send a heartbeat.
+        package var heartbeatInterval: Int64 = 10
+        /// A kite that was silent for so long is dropped.
+        package var heartbeatTimeout: Int64 = 30
+        /// How long a kite whose connection ended may take to come back before it is dropped.
+        package var disconnectGrace: Int64 = 5
+        /// How old an entry in storage may be at a restart.
+        package var storedLifetime: Int64 = 90
+        /// How often a living entry is written to storage.
+        package var storeInterval: Int64 = 60
+        package var maximumKites = 100_000
+        package var maximumKitesPerUser = 10_000
+
+        package init() {}
+    }
+
+    package let limits: Limits
+    private var registrations: [String: Registration] = [:]
+    private var idsByUser: [String: Set<String>] = [:]
+    private var lastNumber: UInt64 = 0
+
+    package init(limits: Limits = Limits()) { self.limits = limits }
+
+    package var count: Int { registrations.count }
+
+    package subscript(id id: String) -> Registration? { registrations[id] }
+
+    // MARK: Coming and going
+
+    /// Takes a kite up, or replaces its registration.
+    /// - Throws: ``KontrolError`` with `forbidden` when the id is another user's or there are too many.
+    package mutating func register(
+        _ kite: KontrolKite, source: Source, now: Int64
+    ) throws(KontrolError) -> (registration: Registration, changes: [Change]) {
+        let identity = kite.identity
+        var changes: [Change] = [.registered(kite)]
+        if let old = registrations[identity.id] {
+            guard old.kite.identity.username == identity.username else {
+                throw KontrolError(.forbidden, "The kite id \(identity.id) is registered by another user")
+            }
+            if old.kite.identity == identity {
+                if old.kite.url == kite.url { changes = [] }
+            } else {
+                changes.insert(.deregistered(old.kite), at: 0)
+            }
+        } else {
+            guard registrations.count < limits.maximumKites,
+                idsByUser[identity.username]?.count ?? 0 < limits.maximumKitesPerUser
+            else { throw KontrolError(.forbidden, "Too many kites are registered") }
+        }
+        lastNumber += 1
+        let registration = Registration(
+            kite: kite, receipt: Receipt(id: identity.id, number: lastNumber), source: source,
+            deadline: source == .process ? .max : now + limits.heartbeatTimeout, storedAt: now)
+        registrations[identity.id] = registration
+        idsByUser[identity.username, default: []].insert(identity.id)
+        return (registration, changes)
+    }
+
+    /// Takes up what storage held before a restart.
+    package mutating func restore(_ kite: KontrolKite, number: UInt64, storedAt: Int64, now: Int64) {
+        lastNumber = max(lastNumber, number)
+        guard registrations[kite.identity.id] == nil, now < storedAt + limits.storedLifetime, storedAt <= now + 60,
+            registrations.count < limits.maximumKites
+        else { return }
+        registrations[kite.identity.id] = Registration(
+            kite: kite, receipt: Receipt(id: kite.identity.id, number: number), source: .storage,
+            deadline: storedAt + limits.storedLifetime, storedAt: storedAt)
+        idsByUser[kite.identity.username, default: []].insert(kite.identity.id)
+    }
+
+    /// A heartbeat over the connection on which a kite registered.
+    package mutating func heartbeat(_ receipt: Receipt, now: Int64) -> Beat {
+        guard let registration = registrations[receipt.id] else { return .gone }
+        guard registration.receipt == receipt else { return .superseded }
+        return alive(registration, now: now)
+    }
+
+    /// A heartbeat over HTTP. It proves nothing about its sender, so it keeps only registrations alive that were made over HTTP.
+    package mutating func heartbeat(id: String, now: Int64) -> Beat {
+        guard let registration = registrations[id], registration.source == .http else { return .gone }
+        return alive(registration, now: now)
+    }
+
+    private mutating func alive(_ registration: Registration, now: Int64) -> Beat {
+        var registration = registration
+        registration.deadline = max(registration.deadline, now + limits.heartbeatTimeout)
+        let isDue = now - registration.storedAt >= limits.storeInterval
+        if isDue { registration.storedAt = now }
+        registrations[registration.receipt.id] = registration
+        return isDue ? .store(registration) : .alive
+    }
+
+    /// The connection of a registration ended.
+    package mutating func disconnected(_ receipt: Receipt, now: Int64) {
+        guard var registration = registrations[receipt.id], registration.receipt == receipt else { return }
+        registration.deadline = min(registration.deadline, now + limits.disconnectGrace)
+        registrations[receipt.id] = registration
+    }
+
+    /// Takes a registration back, unless a later one has replaced it.
+    package mutating func deregister(_ receipt: Receipt) -> Registration? {
+        guard let registration = registrations[receipt.id], registration.receipt == receipt else { return nil }
+        remove(registration)
+        return registration
+    }
+
+    /// Drops everything whose time is over.
+    package mutating func expire(now: Int64) -> [Registration] {
+        let expired = registrations.values.filter { $0.deadline <= now }
+        for registration in expired { remove(registration) }
+        return expired
+    }
+
+    private mutating func remove(_ registration: Registration) {
+        let identity = registration.kite.identity
+        registrations[identity.id] = nil
+        idsByUser[identity.username]?.remove(identity.id)
+        if idsByUser[identity.username]?.isEmpty == true { idsByUser[identity.username] = nil }
+    }
+
+    /// Notes which key pair signs tokens for a kite, if it is this user's.
+    package mutating func setKey(_ keyID: String, ofKite id: String, username: String) {
+        guard registrations[id]?.kite.identity.username == username else { return }
+        registrations[id]?.kite.keyID = keyID
+    }
+
+    // MARK: Looking up
+
+    /// Those that have shown themselves since the start.
+    package var living: [Registration] { registrations.values.filter { $0.source != .storage } }
+
+    /// The kites that a valid query matches, at most `limit`, in no particular order.
+    package func kites(matching query: KontrolQuery, limit: Int) -> [KontrolKite] {
+        if !query.id.isEmpty {
+            guard let kite = registrations[query.id]?.kite, query.matches(kite.identity) else { return [] }
+            return [kite]
+        }
+        var found: [KontrolKite] = []
+        for id in idsByUser[query.username] ?? [] {
+            guard let kite = registrations[id]?.kite, query.matches(kite.identity) else { continue }
+            found.append(kite)
+            if found.count >= limit { break }
+        }
+        return found
+    }
+}

@@ -1,0 +1,196 @@
+import KiteCore
+import Testing
+
+@testable import EmbeddedKontrol
+
+struct RegistryTests {
+    func kite(_ name: String, id: String? = nil, user: String = "kontrol", url: String = "http://a/kite") -> KontrolKite
+    {
+        KontrolKite(identity: identity(name, id: id, user: user), url: url, keyID: "k")
+    }
+
+    @Test func aSilentKiteIsDroppedAfterThirtySeconds() throws {
+        var registry = Registry()
+        let receipt = try registry.register(kite("a"), source: .connection, now: 100).registration.receipt
+        #expect(registry.expire(now: 129).isEmpty)
+        #expect(registry.heartbeat(receipt, now: 129) == .alive)
+        #expect(registry.expire(now: 158).isEmpty)
+        #expect(registry.expire(now: 159).map(\.receipt) == [receipt])
+        #expect(registry.count == 0)
+        #expect(registry.heartbeat(receipt, now: 160) == .gone)
+        #expect(registry.kites(matching: KontrolQuery(username: "kontrol"), limit: 10).isEmpty)
+    }
+
+    @Test func aLivingKiteIsStoredOnceAMinute() throws {
+        var registry = Registry()
+        let registration = try registry.register(kite("a"), source: .connection, now: 100).registration
+        var stored: [Int64] = []
+        for now in stride(from: Int64(110), through: 300, by: 10) {
+            if case .store(let due) = registry.heartbeat(registration.receipt, now: now) {
+                #expect(due.kite == registration.kite)
+                stored.append(now)
+            }
+        }
+        #expect(stored == [160, 220, 280])
+    }
+
+    @Test func theEndOfAnOldConnectionDoesNotTouchANewerRegistration() throws {
+        var registry = Registry()
+        let old = try registry.register(kite("a"), source: .connection, now: 100).registration.receipt
+        let new = try registry.register(kite("a", url: "http://b/kite"), source: .connection, now: 101).registration
+            .receipt
+        registry.disconnected(old, now: 102)
+        #expect(registry.deregister(old) == nil)
+        #expect(registry.heartbeat(old, now: 102) == .superseded)
+        #expect(registry.expire(now: 130).isEmpty)
+        #expect(registry[id: "id-of-a"]?.kite.url == "http://b/kite")
+        registry.disconnected(new, now: 110)
+        #expect(registry.expire(now: 114).isEmpty)
+        #expect(registry.expire(now: 115).map(\.receipt) == [new])
+    }
+
+    @Test func aDisconnectedKiteThatComesBackInTimeWasNeverAway() throws {
+        var registry = Registry()
+        let first = try registry.register(kite("a"), source: .connection, now: 100)
+        #expect(first.changes == [.registered(kite("a"))])
+        registry.disconnected(first.registration.receipt, now: 101)
+        let second = try registry.register(kite("a"), source: .connection, now: 104)
+        #expect(second.changes == [])
+        #expect(registry.expire(now: 110).isEmpty)
+    }
+
+    @Test func anIdBelongsToItsUser() throws {
+        var registry = Registry()
+        _ = try registry.register(kite("a", id: "1"), source: .http, now: 100)
+        let mine = kite("a", id: "1")
+        #expect(throws: KontrolError.self) {
+            try registry.register(self.kite("a", id: "1", user: "eve"), source: .connection, now: 101)
+        }
+        #expect(registry[id: "1"]?.kite == mine)
+        #expect(registry.expire(now: 130).count == 1)
+        #expect(
+            try registry.register(kite("a", id: "1", user: "eve"), source: .connection, now: 131).changes.count == 1)
+    }
+
+    @Test func heartbeatsOverHTTPKeepOnlyWhatWasRegisteredOverHTTP() throws {
+        var registry = Registry()
+        _ = try registry.register(kite("a"), source: .http, now: 100)
+        _ = try registry.register(kite("b"), source: .connection, now: 100)
+        #expect(registry.heartbeat(id: "id-of-a", now: 120) == .alive)
+        #expect(registry.heartbeat(id: "id-of-b", now: 120) == .gone)
+        #expect(registry.heartbeat(id: "nobody", now: 120) == .gone)
+        #expect(registry.expire(now: 130).map(\.kite.identity.name) == ["b"])
+        #expect(registry.expire(now: 150).map(\.kite.identity.name) == ["a"])
+    }
+
+    @Test func whatWasStoredIsTakenUpForNinetySeconds() throws {
+        var registry = Registry()
+        registry.restore(kite("a"), number: 7, storedAt: 100, now: 150)
+        registry.restore(kite("old"), number: 3, storedAt: 60, now: 150)
+        registry.restore(kite("future"), number: 3, storedAt: 1000, now: 150)
+        #expect(registry.count == 1)
+        #expect(registry.heartbeat(id: "id-of-a", now: 151) == .gone)
+        #expect(registry.living.isEmpty)
+        #expect(registry.expire(now: 189).isEmpty)
+        let back = try registry.register(kite("a"), source: .http, now: 189).registration
+        #expect(back.receipt.number > 7)
+        #expect(registry.expire(now: 200).isEmpty)
+        #expect(registry.living == [back])
+    }
+
+    @Test func aChangedIdentityGoesBeforeItComes() throws {
+        var registry = Registry()
+        _ = try registry.register(kite("a", id: "1"), source: .http, now: 100)
+        let changes = try registry.register(kite("b", id: "1"), source: .http, now: 101).changes
+        #expect(changes == [.deregistered(kite("a", id: "1")), .registered(kite("b", id: "1"))])
+        #expect(registry.count == 1)
+    }
+
+    @Test func numbersAreBounded() throws {
+        var limits = Registry.Limits()
+        limits.maximumKites = 3
+        limits.maximumKitesPerUser = 2
+        var registry = Registry(limits: limits)
+        _ = try registry.register(kite("a"), source: .http, now: 0)
+        _ = try registry.register(kite("b"), source: .http, now: 0)
+        #expect(throws: KontrolError.self) { try registry.register(self.kite("c"), source: .http, now: 0) }
+        _ = try registry.register(kite("a"), source: .http, now: 0)
+        _ = try registry.register(kite("c", user: "bob"), source: .http, now: 0)
+        #expect(throws: KontrolError.self) { try registry.register(self.kite("d", user: "ann"), source: .http, now: 0) }
+        #expect(registry.kites(matching: KontrolQuery(username: "kontrol"), limit: 1).count == 1)
+    }
+
+    @Test func whatLivesInTheProcessStays() throws {
+        var registry = Registry()
+        let receipt = try registry.register(kite("a"), source: .process, now: 0).registration.receipt
+        #expect(registry.expire(now: .max - 1).isEmpty)
+        #expect(registry.deregister(receipt)?.receipt == receipt)
+        #expect(registry.count == 0)
+    }
+
+    @Test func keysChangeOnlyForTheirUser() throws {
+        var registry = Registry()
+        _ = try registry.register(kite("a"), source: .http, now: 0)
+        registry.setKey("new", ofKite: "id-of-a", username: "eve")
+        #expect(registry[id: "id-of-a"]?.kite.keyID == "k")
+        registry.setKey("new", ofKite: "id-of-a", username: "kontrol")
+        #expect(registry[id: "id-of-a"]?.kite.keyID == "new")
+        registry.setKey("new", ofKite: "nobody", username: "kontrol")
+        #expect(registry.count == 1)
+    }
+
+    /// The bookkeeping by user must agree with the registrations whatever happens in whatever order.
+    @Test func agreesWithASimpleModel() throws {
+        var random = SplitMix(seed: 42)
+        var registry = Registry()
+        var model: [String: (user: String, number: UInt64, deadline: Int64)] = [:]
+        var receipts: [Registry.Receipt] = []
+        var now: Int64 = 0
+        for _ in 0..<20_000 {
+            now += Int64(random.next(below: 3))
+            for id in model.filter({ $0.value.deadline <= now }).map(\.key) { model[id] = nil }
+            _ = registry.expire(now: now)
+            switch random.next(below: 4) {
+            case 0, 1:
+                let (id, user) = ("\(random.next(below: 8))", "u\(random.next(below: 3))")
+                let result = try? registry.register(kite("n", id: id, user: user), source: .connection, now: now)
+                #expect((result == nil) == (model[id].map { $0.user != user } ?? false))
+                if let receipt = result?.registration.receipt {
+                    model[id] = (user, receipt.number, now + 30)
+                    receipts.append(receipt)
+                }
+            case 2:
+                guard let receipt = receipts.randomElement(using: &random) else { continue }
+                registry.disconnected(receipt, now: now)
+                if let entry = model[receipt.id], entry.number == receipt.number {
+                    model[receipt.id]?.deadline = min(entry.deadline, now + 5)
+                }
+            default:
+                guard let receipt = receipts.randomElement(using: &random) else { continue }
+                _ = registry.deregister(receipt)
+                if model[receipt.id]?.number == receipt.number { model[receipt.id] = nil }
+            }
+            #expect(registry.count == model.count)
+            for user in ["u0", "u1", "u2"] {
+                let found = registry.kites(matching: KontrolQuery(username: user), limit: 100).map(\.identity.id)
+                #expect(Set(found) == Set(model.filter { $0.value.user == user }.keys))
+            }
+        }
+    }
+}
+
+/// Random numbers that are the same in every run.
+struct SplitMix: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+
+    mutating func next(below bound: Int) -> Int { Int.random(in: 0..<bound, using: &self) }
+}
