@@ -113,6 +113,15 @@ extension DnodeMessage {
         }
     }
 
+    /// The same as ``init(parsing:limits:function:)``, for ``DnodeSession/receive(_:)``.
+    public static func parse(
+        _ bytes: ByteBuffer, limits: DnodeLimits = DnodeLimits(), function: (DnodeCallbackID) -> DnodeFunction
+    ) -> Result<DnodeMessage, DnodeRefusal> {
+        do throws(DnodeRefusal) {
+            return .success(try DnodeMessage(parsing: bytes, limits: limits, function: function))
+        } catch { return .failure(error) }
+    }
+
     /// The callback whose path says that it takes a call's answer, whatever else is wrong with the message.
     private static func responseCallback(in callbacks: DnodeValue?) -> DnodeCallbackID? {
         guard case .object(let members)? = callbacks else { return nil }

@@ -3,7 +3,6 @@
 /// The machine does no I/O. What it returns as ``DnodeMessage`` is to be sent; what it returns as ``DnodeEvent`` is to be done.
 /// Calls are numbered with the functions, from 0 up: the number of a call is that of its response callback, which is good
 /// for one answer.
-public import NIOCore
 
 /// A call of a method, as received.
 public struct DnodeCall: Sendable, Hashable {
@@ -54,18 +53,11 @@ public struct DnodeSession: Sendable {
     }
 
     private let limits: DnodeLimits
-    private let peerFunction: @Sendable (DnodeCallbackID) -> DnodeFunction
     private var callbacks: [DnodeCallbackID: Callback] = [:]
     private var functions: [DnodeFunction: DnodeCallbackID] = [:]
     private var nextID = 0
 
-    /// - Parameter peerFunction: makes the function that, when called, sends ``invoke(_:arguments:)`` of a callback of the peer.
-    public init(
-        limits: DnodeLimits = DnodeLimits(), peerFunction: @escaping @Sendable (DnodeCallbackID) -> DnodeFunction
-    ) {
-        self.limits = limits
-        self.peerFunction = peerFunction
-    }
+    public init(limits: DnodeLimits = DnodeLimits()) { self.limits = limits }
 
     /// Functions given to the peer and calls without answer.
     public var liveCallbacks: Int { callbacks.count }
@@ -110,6 +102,12 @@ public struct DnodeSession: Sendable {
     /// Gives up a call of ours; an answer that still comes is ignored.
     public mutating func forget(_ call: DnodeCallbackID) {
         if case .answer = callbacks[call] { callbacks[call] = nil }
+    }
+
+    /// Forgets everything; the connection has ended. Breaks the circle when a function of the peer was given back to it.
+    public mutating func reset() {
+        callbacks = [:]
+        functions = [:]
     }
 
     /// Takes back what a message made known; for a message that could not be sent.
@@ -166,7 +164,7 @@ public struct DnodeSession: Sendable {
 // MARK: - receiving
 
 extension DnodeSession {
-    /// Takes a message in the form of ``parse(_:)``.
+    /// Takes a message, or why it could not be parsed.
     public mutating func receive(_ message: Result<DnodeMessage, DnodeRefusal>) -> DnodeEvent {
         switch message {
         case .failure(let refusal): Self.refuse(refusal.answerTo, reason: refusal.reason)
@@ -176,13 +174,6 @@ extension DnodeSession {
             case .callback(let id): callback(id, arguments: message.arguments)
             }
         }
-    }
-
-    /// Parses a message; takes no part of the connection's state, so that it can be done outside a lock.
-    public func parse(_ bytes: ByteBuffer) -> Result<DnodeMessage, DnodeRefusal> {
-        do throws(DnodeRefusal) {
-            return .success(try DnodeMessage(parsing: bytes, limits: limits, function: peerFunction))
-        } catch { return .failure(error) }
     }
 
     private static func refuse(_ id: DnodeCallbackID?, reason: String) -> DnodeEvent {

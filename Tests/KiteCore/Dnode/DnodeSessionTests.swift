@@ -8,7 +8,7 @@ import Testing
     let kite: DnodeValue = ["name": "exp2"]
 
     func session(_ limits: DnodeLimits = DnodeLimits()) -> DnodeSession {
-        DnodeSession(limits: limits, peerFunction: functions.callAsFunction)
+        DnodeSession(limits: limits)
     }
 
     /// As Go calls `square` and `subscribe`.
@@ -48,7 +48,7 @@ import Testing
     }
 
     private func receive(_ text: String, _ session: inout DnodeSession) -> DnodeEvent {
-        session.receive(session.parse(ByteBuffer(string: text)))
+        session.receive(DnodeMessage.parse(ByteBuffer(string: text), function: functions.callAsFunction))
     }
 
     @Test(
@@ -183,7 +183,9 @@ import Testing
             if session.liveCallbacks < 100 {
                 _ = try session.call("x", kite: .null, arguments: [.function(DnodeFunction { _ in })])
             }
-            switch session.receive(session.parse(ByteBuffer(bytes: bytes))) {
+            switch session.receive(
+                DnodeMessage.parse(ByteBuffer(bytes: bytes), function: functions.callAsFunction))
+            {
             case .violation: counts.violations += 1
             case .call: counts.calls += 1
             default: break
