@@ -27,7 +27,7 @@ enum BodyEncoder {
         guard let trailers, trailers.count > 0 else { return transport.write(lastChunk) }
         var end = ByteBuffer()
         end.writeStaticString("0\r\n")
-        for position in 0..<trailers.count {
+        for position in 0..<trailers.count where trailers.field(at: position).isAllowedInTrailers {
             end.writeBytes(trailers.name(at: position))
             end.writeStaticString(": ")
             end.writeBytes(trailers.value(at: position))

@@ -11,7 +11,7 @@ public import NIOCore
 public protocol Exchange: AnyObject {
     var eventLoop: any EventLoop { get }
     /// The request's head. Its bytes stay valid as long as the value is held; copy what must outlive the exchange cheaply
-    /// by copying the value.
+    /// by copying the value. Once the handler has had its last call it may be empty.
     var request: RequestHead { get }
     /// Who sent it.
     var peer: ExchangePeer { get }

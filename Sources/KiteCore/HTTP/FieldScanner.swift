@@ -19,6 +19,7 @@ struct FieldScanner {
     /// holds a block that was made of them.
     mutating func begin(at position: Int) {
         entries.removeAll(keepingCapacity: true)
+        if entries.capacity == 0 { entries.reserveCapacity(24) }
         present = 0
         repeated = 0
         self.position = position
@@ -27,6 +28,13 @@ struct FieldScanner {
     /// Lets go of all memory.
     mutating func release() {
         entries = []
+    }
+
+    /// Gives the storage of the entries away, or puts some in; so connections at rest hold none and allocate none.
+    mutating func exchangeStorage(_ storage: [HeaderBlock.Entry]) -> [HeaderBlock.Entry] {
+        let old = entries
+        entries = storage
+        return old
     }
 
     /// Scans the lines that are there.

@@ -109,6 +109,9 @@ public enum MessageWriter {
         } else if head.bodyLength == .none, head.status != 304, method != .head {
             dropped.insert(.contentLength)
             length = 0
+        } else if head.status != 304, method != .head {
+            // Until the connection closes: a length in the fields would contradict that.
+            dropped.insert(.contentLength)
         }
         writeFields(head.fields, dropping: dropped, alsoNamedInConnection: true, into: &buffer)
         if head.status >= 200, !head.fields.has(.date) { buffer.writeImmutableBuffer(date) }
@@ -136,7 +139,7 @@ public enum MessageWriter {
         let status = head.status >= 100 && head.status <= 999 ? head.status : 500
         for digit in [status / 100, status / 10 % 10, status % 10] { buffer.writeInteger(UInt8(digit) + 0x30) }
         buffer.writeStaticString(" ")
-        if head.reason.readableBytes > 0 {
+        if head.reason.readableBytes > 0, head.reason.readableBytesView.allSatisfy(\.isFieldValueCharacter) {
             buffer.writeImmutableBuffer(head.reason)
         } else {
             buffer.writeStaticString(ReasonPhrase.standard(for: status))

@@ -79,4 +79,19 @@ extension Exchange {
         let (head, body) = refusal.response(to: request)
         respond(head, body: body)
     }
+
+    /// Answers with a refusal, completely.
+    /// - Parameters:
+    ///   - status: 400 to 599.
+    ///   - reason: a sentence that tells the visitor what to do.
+    ///   - retryAfter: seconds after which trying again makes sense.
+    ///   - fields: more fields for the response, such as `WWW-Authenticate` or `Allow`.
+    public func refuse(
+        status: UInt16, reason: String, retryAfter: Int? = nil, fields: KeyValuePairs<String, String> = [:]
+    ) {
+        let refusal = Refusal(status, reason, retryAfter: retryAfter).response(to: request)
+        var head = refusal.head
+        for (name, value) in fields { head.fields.append(name, value) }
+        respond(head, body: refusal.body)
+    }
 }

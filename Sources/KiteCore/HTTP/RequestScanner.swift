@@ -37,6 +37,11 @@ public struct RequestScanner {
     /// Lets go of all memory; for a connection at rest.
     public mutating func release() { fields.release() }
 
+    /// See ``FieldScanner/exchangeStorage(_:)``.
+    mutating func exchangeStorage(_ storage: [HeaderBlock.Entry]) -> [HeaderBlock.Entry] {
+        fields.exchangeStorage(storage)
+    }
+
     /// Takes a complete head off the front of `buffer`.
     /// - Parameter buffer: what was received and is not yet consumed. What is left in it must be at its front again, with
     ///   more behind, in the next call.
