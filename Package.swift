@@ -73,7 +73,7 @@ let package = Package(
             path: "Sources/KiteCore/SockJS", swiftSettings: settings),
         .target(
             name: "KiteTunnel",
-            dependencies: nio + [logging, "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport"],
+            dependencies: nio + [logging, lifecycle, "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport"],
             path: "Sources/KiteCore/Tunnel", swiftSettings: settings),
         .target(
             name: "KiteCore",
