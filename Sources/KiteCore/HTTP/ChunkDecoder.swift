@@ -9,18 +9,22 @@ public enum BodyPart: Sendable {
     case end(trailers: HeaderBlock?)
 }
 
-/// An incremental, strict decoder. Extensions are bounded and skipped; a lone CR or LF, a size that is no plain
-/// hexadecimal number or too large, and white space around it are refused.
+/// An incremental, strict decoder. Extensions are bounded, checked and skipped; a lone CR or LF, a size that is no plain
+/// hexadecimal number or too large, and white space around it or in extensions are refused.
 struct ChunkDecoder {
     private enum State {
         case size(value: Int64, digits: Int)
-        case extensions(size: Int64)
+        case extensions(size: Int64, Extension)
         case sizeLineFeed(size: Int64)
         case data(remaining: Int64)
         case dataReturn
         case dataLineFeed
         case trailers
         case done
+    }
+    /// Where in `;name=value` or `;name="value"` the decoder is.
+    private enum Extension {
+        case nameStart, name, valueStart, value, quoted, escaped, valueEnd
     }
     private let limits: HTTPLimits
     private let bodyLimit: Int64
@@ -67,18 +71,14 @@ struct ChunkDecoder {
             } else if digits > 0, byte == 0x0D {
                 state = .sizeLineFeed(size: value)
             } else if digits > 0, byte == 0x3B {
-                state = .extensions(size: value)
+                state = .extensions(size: value, .nameStart)
             } else {
                 throw .chunk
             }
-        case .extensions(let size):
+        case .extensions(let size, let part):
             extensionBytes += 1
             guard extensionBytes <= limits.chunkExtensionBytes else { throw .chunk }
-            if byte == 0x0D {
-                state = .sizeLineFeed(size: size)
-            } else if !byte.isFieldValueCharacter {
-                throw .chunk
-            }
+            state = try advance(byte, size: size, part)
         case .sizeLineFeed(let size):
             guard byte == 0x0A else { throw .chunk }
             if size == 0 {
@@ -96,6 +96,23 @@ struct ChunkDecoder {
             guard byte == 0x0A else { throw .chunk }
             state = .size(value: 0, digits: 0)
         case .data, .trailers, .done: break
+        }
+    }
+
+    private func advance(_ byte: UInt8, size: Int64, _ part: Extension) throws(HTTPError) -> State {
+        switch (part, byte) {
+        case (.name, 0x3B), (.value, 0x3B), (.valueEnd, 0x3B): return .extensions(size: size, .nameStart)
+        case (.name, 0x0D), (.value, 0x0D), (.valueEnd, 0x0D): return .sizeLineFeed(size: size)
+        case (.name, 0x3D): return .extensions(size: size, .valueStart)
+        case (.nameStart, _) where byte.isTokenCharacter, (.name, _) where byte.isTokenCharacter:
+            return .extensions(size: size, .name)
+        case (.valueStart, _) where byte.isTokenCharacter, (.value, _) where byte.isTokenCharacter:
+            return .extensions(size: size, .value)
+        case (.valueStart, 0x22): return .extensions(size: size, .quoted)
+        case (.quoted, 0x22): return .extensions(size: size, .valueEnd)
+        case (.quoted, 0x5C): return .extensions(size: size, .escaped)
+        case (.quoted, 0x20...0x7E), (.escaped, 0x20...0x7E): return .extensions(size: size, .quoted)
+        default: throw .chunk
         }
     }
 
