@@ -59,7 +59,7 @@ public struct KiteConfiguration: Sendable {
     /// Default ``Transport/auto``.
     public var transport = Transport.auto
     /// How long a call waits for its answer. Default 15 s.
-    public var timeout = defaultCallTimeout
+    public var timeout = Duration.seconds(15)
     /// How long dialling may take. Default 15 s.
     public var handshakeTimeout = Duration.seconds(15)
     /// A gateway chosen by hand.
