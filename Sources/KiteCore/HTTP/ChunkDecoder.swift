@@ -26,7 +26,9 @@ struct ChunkDecoder {
     private enum Extension {
         case nameStart, name, valueStart, value, quoted, escaped, valueEnd
     }
-    private let limits: HTTPLimits
+    private let maximumExtensionBytes: Int
+    private let maximumTrailerBytes: Int
+    private let maximumFields: Int
     private let bodyLimit: Int64
     private var state = State.size(value: 0, digits: 0)
     private var received: Int64 = 0
@@ -35,7 +37,9 @@ struct ChunkDecoder {
 
     /// - Parameter bodyLimit: how many bytes of content are accepted.
     init(limits: HTTPLimits, bodyLimit: Int64) {
-        self.limits = limits
+        maximumExtensionBytes = limits.chunkExtensionBytes
+        maximumTrailerBytes = limits.trailerBytes
+        maximumFields = limits.fieldCount
         self.bodyLimit = bodyLimit
     }
 
@@ -77,7 +81,7 @@ struct ChunkDecoder {
             }
         case .extensions(let size, let part):
             extensionBytes += 1
-            guard extensionBytes <= limits.chunkExtensionBytes else { throw .chunk }
+            guard extensionBytes <= maximumExtensionBytes else { throw .chunk }
             state = try advance(byte, size: size, part)
         case .sizeLineFeed(let size):
             guard byte == 0x0A else { throw .chunk }
@@ -118,13 +122,13 @@ struct ChunkDecoder {
 
     private mutating func scanTrailers(_ buffer: inout ByteBuffer) throws(HTTPError) -> BodyPart? {
         let end = try buffer.withUnsafeReadableBytes { (bytes) throws(HTTPError) -> Int? in
-            try trailers.scan(bytes, maximumFields: limits.fieldCount)
+            try trailers.scan(bytes, maximumFields: maximumFields)
         }
         guard let end else {
-            if buffer.readableBytes > limits.trailerBytes { throw .largeHead }
+            if buffer.readableBytes > maximumTrailerBytes { throw .largeHead }
             return nil
         }
-        guard end <= limits.trailerBytes, let bytes = buffer.readSlice(length: end) else { throw .largeHead }
+        guard end <= maximumTrailerBytes, let bytes = buffer.readSlice(length: end) else { throw .largeHead }
         state = .done
         let entries = trailers.entries.filter { $0.field.isAllowedInTrailers }
         guard !entries.isEmpty else { return .end(trailers: nil) }
