@@ -180,7 +180,9 @@ let package = Package(
             path: "Tests/KiteProxy/CommandLine", swiftSettings: settings),
         .testTarget(
             name: "TunnelClientTests",
-            dependencies: nio + ["TunnelClient", "KiteCommand", "KiteTunnel", "KiteHTTP", "KiteDialing", logging],
+            dependencies: nio + embedded + [
+                "TunnelClient", "KiteCommand", "KiteTunnel", "KiteHTTP", "KiteDialing", logging, arguments,
+            ],
             path: "Tests/TunnelClient", swiftSettings: settings),
         .testTarget(
             name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient"], path: "Tests/EndToEnd",

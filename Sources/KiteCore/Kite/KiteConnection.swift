@@ -16,19 +16,6 @@ final class KiteConnection: Sendable {
         case finished(Result<DnodeValue, KiteError>)
     }
 
-    private struct Load {
-        var count = 0
-        var bytes = 0
-        static func += (load: inout Load, size: Int) {
-            load.count += 1
-            load.bytes += size
-        }
-        static func -= (load: inout Load, size: Int) {
-            load.count -= 1
-            load.bytes -= size
-        }
-    }
-
     private struct State {
         var session: DnodeSession
         var pending: [DnodeCallbackID: Pending] = [:]
@@ -36,10 +23,12 @@ final class KiteConnection: Sendable {
         /// Set once the connection has ended.
         var closedWith: KiteError?
         var closeHandlers: [@Sendable () -> Void] = []
-        /// Calls of the peer being run, and the size of their messages.
-        var calls = Load()
-        /// What else the peer has set going: calls of our functions and refusals.
-        var others = Load()
+        /// Calls of the peer being run.
+        var calls = 0
+        /// Everything the peer has set going: calls, callbacks, refusals.
+        var jobs = 0
+        /// The size of the messages that set it going.
+        var jobBytes = 0
         /// Waits for room, in ``waitForRoom()``.
         var room: CheckedContinuation<Void, Never>?
         /// Calls of our functions that wait for an earlier one of the same function; present while one runs.
@@ -261,32 +250,34 @@ final class KiteConnection: Sendable {
         switch state.withLock({ $0.session.receive(message) }) {
         case .call(let call):
             let isAccepted = state.withLock { state in
-                guard state.calls.count < limits.maximumConcurrentCalls,
-                    state.calls.bytes < limits.maximumBytesInProgress
-                else {
-                    state.others += 0
-                    return false
-                }
-                state.calls += size
+                state.jobs += 1
+                state.jobBytes += size
+                guard state.calls < limits.maximumConcurrentCalls else { return false }
+                state.calls += 1
                 return true
             }
-            guard isAccepted else {
-                let error = KiteError(
-                    .requestLimit, "Too many calls are running on this connection.", id: Self.requestID())
-                group.addTask { await self.refuse(call.answerTo, error) }
-                break
-            }
             group.addTask {
-                await self.perform(call)
-                self.state.withLock { $0.calls -= size }
+                if isAccepted {
+                    await self.perform(call)
+                } else {
+                    let error = KiteError(.requestLimit, "Too many calls are running on this connection.")
+                    await self.answer(call.answerTo, .failure(error))
+                }
+                self.jobEnded(size: size, wasCall: isAccepted)
             }
         case .refuse(let id, let reason):
-            state.withLock { $0.others += 0 }
-            let error = KiteError(.argument, reason, id: Self.requestID())
-            group.addTask { await self.refuse(id, error) }
+            state.withLock { state in
+                state.jobs += 1
+                state.jobBytes += size
+            }
+            group.addTask {
+                await self.answer(id, .failure(KiteError(.argument, reason, id: Self.requestID())))
+                self.jobEnded(size: size, wasCall: false)
+            }
         case .function(let function, let arguments):
             let mustStart = state.withLock { state in
-                state.others += size
+                state.jobs += 1
+                state.jobBytes += size
                 if state.functionCalls[function] != nil {
                     state.functionCalls[function]?.append((arguments, size))
                     return false
@@ -322,11 +313,6 @@ final class KiteConnection: Sendable {
         }
     }
 
-    private func refuse(_ id: DnodeCallbackID?, _ error: KiteError) async {
-        await answer(id, .failure(error))
-        otherEnded(size: 0)
-    }
-
     private func answer(
         _ id: DnodeCallbackID?, _ outcome: Result<DnodeValue, KiteError>, requestID: String = ""
     ) async {
@@ -357,7 +343,7 @@ final class KiteConnection: Sendable {
                     logger.debug("A callback failed", metadata: ["error": "\(describe(error))"])
                 }
             }
-            otherEnded(size: current.size)
+            jobEnded(size: current.size, wasCall: false)
             next = state.withLock { state in
                 guard state.functionCalls[function]?.isEmpty == false else {
                     state.functionCalls[function] = nil
@@ -371,9 +357,6 @@ final class KiteConnection: Sendable {
     // MARK: - back pressure
 
     /// Returns at once while the peer has set going no more than allowed. Otherwise nothing is read meanwhile.
-    ///
-    /// Calls alone don't come to that: beyond their limits they are refused, since a method may wait for an answer of this very peer.
-    /// What piles up are refusals that the peer does not read, and calls of our functions that are slower than the peer.
     private func waitForRoom() async {
         await withTaskCancellationHandler {
             await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
@@ -393,9 +376,11 @@ final class KiteConnection: Sendable {
         }
     }
 
-    private func otherEnded(size: Int) {
+    private func jobEnded(size: Int, wasCall: Bool) {
         let room: CheckedContinuation<Void, Never>? = state.withLock { state in
-            state.others -= size
+            state.jobs -= 1
+            state.jobBytes -= size
+            if wasCall { state.calls -= 1 }
             guard hasRoom(state) else { return nil }
             defer { state.room = nil }
             return state.room
@@ -404,7 +389,7 @@ final class KiteConnection: Sendable {
     }
 
     private func hasRoom(_ state: State) -> Bool {
-        state.others.count < limits.maximumConcurrentCalls && state.others.bytes < limits.maximumBytesInProgress
+        state.jobs < 2 * limits.maximumConcurrentCalls && state.jobBytes < limits.maximumBytesInProgress
     }
 
     /// 16 hexadecimal digits.
