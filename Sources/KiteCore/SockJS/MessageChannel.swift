@@ -1,6 +1,5 @@
 /// What a kite sees of a connection: messages both ways, whatever transport carries them (SockJS over WebSocket, XHR or
 /// EventSource, or a raw WebSocket), on the accepting and on the dialling side alike.
-public import KiteHTTP
 public import NIOCore
 
 /// A bidirectional, ordered, bounded channel of text messages. Safe to use from any task.

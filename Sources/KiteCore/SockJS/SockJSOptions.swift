@@ -1,0 +1,28 @@
+/// What an operator or a kite can decide about a SockJS service.
+public import NIOCore
+
+/// Options of a SockJS service. The defaults are those of the SockJS protocol.
+public struct SockJSOptions: Sendable {
+    /// The longest message and the longest request body of a sender, in bytes.
+    public var maxMessageBytes = 16 << 20
+    /// How many messages one payload may hold.
+    public var maxMessagesPerPayload = 10_000
+    /// How many sessions may live at the same time; more are answered 503.
+    public var maxSessions = 100_000
+    /// How often an idle receiver hears a heartbeat. Go kites use 10 seconds.
+    public var heartbeat: TimeAmount = .seconds(25)
+    /// How long a session waits for its next receiver.
+    public var disconnectDelay: TimeAmount = .seconds(5)
+    /// After how many bytes a streaming response ends, so that browsers can forget it.
+    public var responseLimit = 128 << 10
+    /// How many bytes of messages may wait in a session, each way, before their sender is slowed down.
+    public var queuedBytes = 256 << 10
+    /// Whether the JSESSIONID cookie is set, by which load balancers keep a session on one server.
+    public var setsCookie = false
+    /// Whether WebSockets are served.
+    public var allowsWebSocket = true
+    /// The script that the iframe page loads.
+    public var clientScriptURL = "https://cdn.jsdelivr.net/npm/sockjs-client@1/dist/sockjs.min.js"
+
+    public init() {}
+}

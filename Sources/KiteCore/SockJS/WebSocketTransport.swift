@@ -1,0 +1,99 @@
+/// `websocket` with SockJS framing, and the raw WebSocket, whose text messages are the session's messages themselves.
+import KiteHTTP
+import KiteWebSocket
+import NIOCore
+
+/// Both directions of a session over one WebSocket. The session ends with it and lives on the same loop.
+final class SockJSWebSocketReceiver: SockJSReceiver, WebSocketConnectionDelegate {
+    private let connection: WebSocketConnection
+    private let isRaw: Bool
+    private let options: SockJSOptions
+    /// Let go of when the WebSocket is closed.
+    private var session: SockJSSession?
+    private var owesAcknowledgement = false
+    private static let id: SockJSSessionStateMachine.ReceiverID = 1
+
+    init(_ connection: WebSocketConnection, isRaw: Bool, options: SockJSOptions) {
+        self.connection = connection
+        self.isRaw = isRaw
+        self.options = options
+    }
+
+    func attach(to session: SockJSSession) {
+        self.session = session
+        session.attach(
+            SockJSReceiverReference(
+                id: Self.id, receiver: LoopReference(self as any SockJSReceiver, on: connection.eventLoop)))
+        // After the session is open: what the client sent without waiting is delivered from within here.
+        connection.delegate = self
+    }
+
+    func send(_ frame: SockJSFrame) {
+        if isRaw {
+            if case .messages(let messages) = frame { for message in messages { connection.sendText(message) } }
+        } else {
+            var text = ByteBuffer()
+            frame.write(into: &text)
+            connection.sendText(text)
+        }
+        if case .close(let code, let reason) = frame {
+            connection.close(WebSocketCloseCode(rawValue: code), reason: reason)
+            // Whether and when the client answers is the connection's business; the session is over.
+            end { $0.finished(Self.id) }
+        } else if connection.isWritable {
+            session?.acknowledged(Self.id)
+        } else {
+            owesAcknowledgement = true
+        }
+    }
+
+    func refuse(_ frame: SockJSFrame) { send(frame) }
+
+    func setReading(_ wanted: Bool) { connection.setReading(wanted) }
+
+    private func end(_ tell: (SockJSSession) -> Void) {
+        let session = session
+        self.session = nil
+        if let session { tell(session) }
+    }
+
+    func webSocket(_ connection: WebSocketConnection, receivedText message: ByteBuffer) {
+        guard let session else { return }
+        if isRaw { return session.deliver([message]) }
+        // Empty messages mean nothing; Go sends one before it goes.
+        guard message.readableBytes > 0 else { return }
+        do throws(SockJSFormatError) {
+            session.deliver(
+                try SockJSText.messages(in: message, shape: .arrayOrString, maxMessages: options.maxMessagesPerPayload))
+        } catch {
+            breakOff(3000, "Broken framing.")
+        }
+    }
+
+    func webSocket(_ connection: WebSocketConnection, receivedBinary message: ByteBuffer) {
+        breakOff(WebSocketCloseCode.unacceptableData.rawValue, "Only text is understood.")
+    }
+
+    private func breakOff(_ code: UInt16, _ reason: String) {
+        connection.close(WebSocketCloseCode(rawValue: code), reason: reason)
+        end { session in
+            session.peerClosed(TransportError(.protocolViolation, reason))
+            session.lost(Self.id)
+        }
+    }
+
+    func webSocket(_ connection: WebSocketConnection, writabilityChanged isWritable: Bool) {
+        guard isWritable, owesAcknowledgement else { return }
+        owesAcknowledgement = false
+        session?.acknowledged(Self.id)
+    }
+
+    func webSocket(_ connection: WebSocketConnection, closed closure: WebSocketClosure) {
+        end { session in
+            session.peerClosed(
+                closure.isClean
+                    ? nil : TransportError(closure.code == .abnormal ? .reset : .protocolViolation, closure.reason))
+            session.lost(Self.id)
+        }
+    }
+}
