@@ -62,23 +62,54 @@ package final class GatewayLaneHandshake {
     /// - Parameter peerReceived: From HELLO.
     /// - Returns: Whether the lane has a connection again. When not, the agent has been refused.
     package func resume(_ lane: TunnelLane, welcome: GatewayWelcome, peerReceived: UInt64) -> Bool {
-        guard !isOver else { return false }
+        guard !isOver, lane.eventLoop === eventLoop else {
+            refuse(TunnelRefusal(status: 404, reason: "the lane is on another loop"))
+            return false
+        }
+        end()
+        transport.delegate = nil
+        return Self.resume(
+            lane, over: transport, welcome: welcome, peerReceived: peerReceived, rest: reader.rest)
+    }
+
+    /// The same for a lane on whatever loop: where it is another one, the connection reaches it through a bridge between the loops.
+    /// - Parameter completion: Called on some loop with what the other call would have returned.
+    package func resume(
+        _ lane: NIOLoopBound<TunnelLane>, welcome: GatewayWelcome, peerReceived: UInt64,
+        completion: @escaping @Sendable (Bool) -> Void
+    ) {
+        guard lane.eventLoop !== eventLoop else {
+            return completion(resume(lane.value, welcome: welcome, peerReceived: peerReceived))
+        }
+        guard !isOver else { return completion(false) }
+        end()
+        transport.delegate = nil
+        let rest = reader.rest
+        CrossLoopTransport.bridge(transport, to: lane.eventLoop) { transport in
+            completion(
+                Self.resume(lane.value, over: transport, welcome: welcome, peerReceived: peerReceived, rest: rest))
+        }
+    }
+
+    private static func resume(
+        _ lane: TunnelLane, over transport: any ByteTransport, welcome: GatewayWelcome, peerReceived: UInt64,
+        rest: ByteBuffer
+    ) -> Bool {
         lane.disconnect(TransportError(.cancelled, "the agent has a new connection"))
-        guard !lane.isClosed, lane.mayResume(peerReceived: peerReceived), lane.eventLoop === eventLoop else {
-            refuse(TunnelRefusal(status: 404, reason: "the lane can't be resumed"))
+        guard !lane.isClosed, lane.mayResume(peerReceived: peerReceived) else {
+            let refusal = TunnelRefusal(status: 404, reason: "the lane can't be resumed")
+            transport.write(Self.welcomeFrame(.refused(refusal)))
+            transport.close()
             return false
         }
         var welcome = welcome
         welcome.received = lane.receivedCount
-        guard answer(.welcome(welcome)) else { return false }
-        do {
-            try lane.resume(over: transport, peerReceived: peerReceived, received: reader.rest)
-            return true
-        } catch {
-            transport.delegate = nil
+        transport.write(Self.welcomeFrame(.welcome(welcome)))
+        do { try lane.resume(over: transport, peerReceived: peerReceived, received: rest) } catch {
             transport.abort(error)
             return false
         }
+        return true
     }
 
     /// Answers with why not, and closes.
@@ -91,10 +122,14 @@ package final class GatewayLaneHandshake {
     private func answer(_ answer: GatewayAnswer) -> Bool {
         guard !isOver else { return false }
         end()
+        transport.write(Self.welcomeFrame(answer))
+        return true
+    }
+
+    private static func welcomeFrame(_ answer: GatewayAnswer) -> ByteBuffer {
         var bytes = ByteBuffer()
         bytes.writeTunnelFrame(.welcome(answer.json()))
-        transport.write(bytes)
-        return true
+        return bytes
     }
 
     private func end() {

@@ -12,7 +12,7 @@ extension TunnelLane: ByteTransportDelegate {
         } catch {
             return violated(error)
         }
-        if phase == .connected, firstReady != nil || machine.wantsToSend || sentGoAway { scheduleTick() }
+        if phase == .connected, firstReady != nil || machine.wantsToSend || sentGoAway { awaitTurnEnd() }
     }
 
     package func transportInputClosed() {

@@ -2,11 +2,11 @@
 import KiteHTTP
 import NIOCore
 
-extension TunnelLane {
+extension TunnelLane: LoopFlushable {
     /// How many bytes of data are gathered before the transport is asked whether it takes more.
     private static let roundBytes = 64 << 10
     /// So many rounds, then other work of the loop has its turn.
-    private static let roundsPerTick = 4
+    private static let roundsPerTurn = 4
     /// So much control that the peer does not read, and nothing more is read from it.
     private static let controlLimit = 1 << 20
 
@@ -19,7 +19,7 @@ extension TunnelLane {
             hasPausedReading = true
             transport?.setReading(false)
         }
-        scheduleTick()
+        awaitTurnEnd()
     }
 
     func sendReset(_ id: TunnelStreamID, _ error: TransportError) {
@@ -35,7 +35,7 @@ extension TunnelLane {
         stream.isReady = true
         if let last = lastReady { last.nextReady = stream } else { firstReady = stream }
         lastReady = stream
-        scheduleTick()
+        awaitTurnEnd()
     }
 
     func popReady() -> TunnelStream? {
@@ -52,17 +52,17 @@ extension TunnelLane {
         guard !stream.isDeferred else { return }
         stream.isDeferred = true
         deferred.append(stream)
-        scheduleTick()
+        awaitTurnEnd()
     }
 
-    func scheduleTick() {
-        guard !isTickScheduled else { return }
-        isTickScheduled = true
-        eventLoop.assumeIsolated().execute { self.tick() }
+    func awaitTurnEnd() {
+        guard !isTurnEndAwaited else { return }
+        isTurnEndAwaited = true
+        flusher.add(self)
     }
 
-    private func tick() {
-        isTickScheduled = false
+    package func turnEnded() {
+        isTurnEndAwaited = false
         if !deferred.isEmpty {
             let streams = deferred
             deferred = []
@@ -82,8 +82,8 @@ extension TunnelLane {
         var rounds = 0
         while let transport, transport.isWritable, flushRound(transport, isLast: false) {
             rounds += 1
-            if rounds == Self.roundsPerTick {
-                scheduleTick()
+            if rounds == Self.roundsPerTurn {
+                awaitTurnEnd()
                 break
             }
         }

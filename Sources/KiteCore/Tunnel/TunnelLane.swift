@@ -78,7 +78,7 @@ package final class TunnelLane {
     /// The streams with something to send, in the order in which they get their turn.
     var firstReady: TunnelStream?
     var lastReady: TunnelStream?
-    /// Streams whose delegates are to be told something at the next tick.
+    /// Streams whose delegates are to be told something at the end of the turn.
     var deferred: [TunnelStream] = []
     /// Streams that were closed here and whose peer has not ended.
     var lingering: [TunnelStream] = []
@@ -88,11 +88,12 @@ package final class TunnelLane {
     var windowGrowth = 0
     /// Large payloads of the round of writing under way; kept for its capacity.
     var splits: [Split] = []
-    var isTickScheduled = false
+    var isTurnEndAwaited = false
     var hasPausedReading = false
     var sentGoAway = false
     var receivedGoAway = false
     private var closeError: TransportError?
+    let flusher: LoopFlusher
     private let wheel: TimerWheel
     private var pingTimer: WheelTimer?
     private var resumeTimer: WheelTimer?
@@ -120,6 +121,7 @@ package final class TunnelLane {
         self.configuration = configuration
         self.delegate = delegate
         self.transport = transport
+        flusher = LoopFlusher.on(transport.eventLoop)
         self.wheel = wheel ?? TimerWheel(eventLoop: transport.eventLoop)
         pingTimer = WheelTimer(wheel: self.wheel) { [weak self] in self?.pingIntervalPassed() }
         resumeTimer = WheelTimer(wheel: self.wheel) { [weak self] in
@@ -173,7 +175,7 @@ package final class TunnelLane {
             return
         }
         notes.writeTunnelFrame(.note(note))
-        scheduleTick()
+        awaitTurnEnd()
     }
 
     /// Tells the peer to open no more streams here. The lane closes once the last has ended.
@@ -255,7 +257,7 @@ package final class TunnelLane {
         switch machine.tick(now: eventLoop.now, misses: configuration.pingMisses) {
         case .send:
             sweepLingering()
-            scheduleTick()
+            awaitTurnEnd()
             pingTimer?.start(after: configuration.pingInterval)
         case .dead:
             disconnect(TransportError(.idleTimeout, "the peer did not answer \(configuration.pingMisses) pings"))
@@ -277,7 +279,7 @@ package final class TunnelLane {
         delegate?.laneSuspended(self, cause: cause)
     }
 
-    /// The end: tells everyone, at the next tick.
+    /// The end: tells everyone, at the end of the turn.
     func finish(_ error: TransportError?) {
         guard phase != .closed else { return }
         phase = .closed
@@ -299,7 +301,7 @@ package final class TunnelLane {
         ours = StreamSlots()
         theirs = StreamSlots()
         lingering = []
-        scheduleTick()
+        awaitTurnEnd()
     }
 
     /// The last call to the delegate.

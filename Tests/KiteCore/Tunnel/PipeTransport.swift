@@ -114,6 +114,7 @@ final class StreamRecorder: ByteTransportDelegate {
     private(set) var writability: [Bool] = []
     var onBytes: ((ByteBuffer) -> Void)?
     var onInputClosed: (() -> Void)?
+    var onClosed: ((TransportError?) -> Void)?
 
     func transportReceived(_ bytes: ByteBuffer) {
         received.writeImmutableBuffer(bytes)
@@ -123,7 +124,10 @@ final class StreamRecorder: ByteTransportDelegate {
         inputClosed += 1
         onInputClosed?()
     }
-    func transportClosed(_ error: TransportError?) { closed.append(error) }
+    func transportClosed(_ error: TransportError?) {
+        closed.append(error)
+        onClosed?(error)
+    }
     func transportWritabilityChanged(_ isWritable: Bool) { writability.append(isWritable) }
 
     var text: String { String(buffer: received) }
