@@ -73,7 +73,7 @@ let package = Package(
             path: "Sources/KiteCore/SockJS", swiftSettings: settings),
         .target(
             name: "KiteTunnel",
-            dependencies: nio + [logging, "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport"],
+            dependencies: nio + [logging, lifecycle, "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport"],
             path: "Sources/KiteCore/Tunnel", swiftSettings: settings),
         .target(
             name: "KiteCore",
@@ -180,7 +180,9 @@ let package = Package(
             path: "Tests/KiteProxy/CommandLine", swiftSettings: settings),
         .testTarget(
             name: "TunnelClientTests",
-            dependencies: nio + ["TunnelClient", "KiteCommand", "KiteTunnel", "KiteHTTP", "KiteDialing", logging],
+            dependencies: nio + embedded + [
+                "TunnelClient", "KiteCommand", "KiteTunnel", "KiteHTTP", "KiteDialing", logging, arguments,
+            ],
             path: "Tests/TunnelClient", swiftSettings: settings),
         .testTarget(
             name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient"], path: "Tests/EndToEnd",

@@ -8,8 +8,6 @@ package enum TunnelWire {
     package static let version = 1
     /// The token of the `Upgrade` field (RFC 9110 section 7.8).
     package static let upgradeToken = "kite-tunnel/1"
-    /// The WebSocket subprotocol where a plain upgrade does not pass.
-    package static let webSocketProtocol = "kite-tunnel.1"
     /// Where a gateway accepts lanes.
     package static let path = "/-/tunnel"
     /// Bytes of a frame's header.

@@ -62,6 +62,18 @@ struct GatewayConfiguration: Sendable {
     /// Event loops.
     var threads: Int { settings[GatewaySettings.threads] ?? max(1, ProcessInfo.processInfo.activeProcessorCount) }
 
+    /// Where kites find the embedded Kontrol, as their kite keys say it. A Kontrol that listens everywhere is reached by the host of the
+    /// public URL.
+    var ownKontrolURL: String { ownKontrolURL(port: nil) }
+
+    /// The same, once the port is known that the system chose.
+    func ownKontrolURL(port: Int?) -> String {
+        let listen = settings[GatewaySettings.kontrolListen]
+        var host = listen.host
+        if host == "0.0.0.0" || host == "::" { host = settings[GatewaySettings.publicURL]?.host ?? "127.0.0.1" }
+        return "http://\(ListenAddress(host: host, port: port ?? listen.port))/kite"
+    }
+
     /// What is wrong with the files that the configuration names.
     func missingFiles() -> [String] {
         certificates.flatMap { pair in

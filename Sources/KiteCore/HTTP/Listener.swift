@@ -1,0 +1,202 @@
+/// Accepts connections: one listening socket per event loop, so that a connection lives its whole life on the loop that accepted
+/// it.
+public import NIOCore
+import NIOPosix
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Listens on one address with all event loops and makes a ``SocketTransport`` of each connection.
+public final class Listener: Sendable {
+    /// How a listener behaves.
+    public struct Configuration: Sendable {
+        /// Connections that the system queues until they are accepted, per event loop.
+        public var backlog: Int32 = 4096
+        /// Connections open at a time; more are closed at once.
+        public var connections = 100_000
+        /// Connections open at a time from one IP address; more are closed at once. Counted per event loop with an equal share each.
+        public var connectionsPerAddress = 4096
+        /// Addresses that are not counted.
+        public var isExempt: @Sendable (SocketAddress) -> Bool = { _ in false }
+        /// What may wait in a connection to be written.
+        public var waterMarks = SocketTransport.WaterMarks()
+        /// Adds TLS (or something else that turns bytes into bytes) to the pipeline of an accepted connection, on its loop.
+        public var addSecurity: (@Sendable (any Channel) throws -> Void)?
+
+        public init() {}
+    }
+
+    /// What an operator wants to know of.
+    public enum Event: Sendable {
+        /// A connection was closed at once: too many in all, or from this address.
+        case refused(SocketAddress?, perAddress: Bool)
+        /// Accepting failed, such as for lack of file descriptors; it goes on after a pause.
+        case acceptFailed(any Error)
+    }
+
+    /// Where it listens.
+    public let address: SocketAddress
+    private let channels: [any Channel]
+    private let openCount: OpenCount
+
+    private init(address: SocketAddress, channels: [any Channel], openCount: OpenCount) {
+        self.address = address
+        self.channels = channels
+        self.openCount = openCount
+    }
+
+    /// Open connections that were accepted here.
+    public var connectionCount: Int { openCount.value.load(ordering: .relaxed) }
+
+    /// Binds and accepts.
+    /// - Parameters:
+    ///   - address: port 0 lets the system choose; a UNIX socket is served by the first loop only.
+    ///   - onAccept: called on the connection's loop before anything arrives; it must set the transport's delegate.
+    ///   - onEvent: called on some loop.
+    /// - Throws: `IOError` when the address cannot be bound.
+    public static func bind(
+        to address: SocketAddress, loops: [any EventLoop], configuration: Configuration = Configuration(),
+        onEvent: @escaping @Sendable (Event) -> Void = { _ in }, onAccept: @escaping @Sendable (SocketTransport) -> Void
+    ) async throws -> Listener {
+        let openCount = OpenCount()
+        var channels: [any Channel] = []
+        var bound = address
+        let isInternet: Bool
+        if case .unixDomainSocket = address { isInternet = false } else { isInternet = true }
+        do {
+            for loop in isInternet ? loops : Array(loops.prefix(1)) {
+                let share = (configuration.connectionsPerAddress + loops.count - 1) / max(loops.count, 1)
+                let channel = try await bootstrap(
+                    loop, isInternet: isInternet, share: share, configuration, openCount, onEvent, onAccept
+                ).bind(to: bound).get()
+                channels.append(channel)
+                if isInternet, let local = channel.localAddress { bound = local }
+            }
+        } catch {
+            for channel in channels { channel.close(promise: nil) }
+            throw error
+        }
+        return Listener(address: bound, channels: channels, openCount: openCount)
+    }
+
+    private static func bootstrap(
+        _ loop: any EventLoop, isInternet: Bool, share: Int, _ configuration: Configuration, _ openCount: OpenCount,
+        _ onEvent: @escaping @Sendable (Event) -> Void, _ onAccept: @escaping @Sendable (SocketTransport) -> Void
+    ) -> ServerBootstrap {
+        let perAddress = NIOLoopBoundBox.makeBoxSendingValue(ConnectionsPerAddress(), eventLoop: loop)
+        let bootstrap = ServerBootstrap(group: loop, childGroup: loop)
+            .serverChannelOption(.backlog, value: configuration.backlog)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: isInternet ? 1 : 0)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptErrorHandler(onEvent))
+                }
+            }
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let peer = channel.remoteAddress
+                    let isCounted = peer.map { !configuration.isExempt($0) } ?? false
+                    guard openCount.enter(limit: configuration.connections) else {
+                        onEvent(.refused(peer, perAddress: false))
+                        throw ChannelError.connectPending
+                    }
+                    let key = isCounted ? peer.flatMap(AddressKey.init) : nil
+                    if let key, !perAddress.value.enter(key, limit: share) {
+                        openCount.leave()
+                        onEvent(.refused(peer, perAddress: true))
+                        throw ChannelError.connectPending
+                    }
+                    channel.closeFuture.whenComplete { _ in
+                        openCount.leave()
+                        if let key { perAddress.value.leave(key) }
+                    }
+                    try configuration.addSecurity?(channel)
+                    let transport = try SocketTransport.install(
+                        on: channel, marks: configuration.waterMarks, isSecure: configuration.addSecurity != nil)
+                    onAccept(transport)
+                }
+            }
+        guard isInternet else { return bootstrap }
+        return
+            bootstrap
+            .serverChannelOption(ChannelOptions.socket(SocketOptionLevel(SOL_SOCKET), SO_REUSEPORT), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+    }
+
+    /// Stops accepting; connections that are open stay.
+    public func close() async {
+        for channel in channels { try? await channel.close().get() }
+    }
+}
+
+/// Connections open on all loops.
+private final class OpenCount: Sendable {
+    let value = Atomic<Int>(0)
+
+    func enter(limit: Int) -> Bool {
+        if value.add(1, ordering: .relaxed).newValue <= limit { return true }
+        leave()
+        return false
+    }
+
+    func leave() { value.subtract(1, ordering: .relaxed) }
+}
+
+/// An IP address without its port; IPv6 by its /64, which one visitor has to himself.
+private struct AddressKey: Hashable {
+    private let high: UInt64
+    private let isIPv4: Bool
+
+    init?(_ address: SocketAddress) {
+        // The address's place in sockaddr_in and sockaddr_in6.
+        switch address {
+        case .v4:
+            high = address.withSockAddr { pointer, _ in
+                UInt64(UnsafeRawPointer(pointer).loadUnaligned(fromByteOffset: 4, as: UInt32.self))
+            }
+            isIPv4 = true
+        case .v6:
+            high = address.withSockAddr { pointer, _ in
+                UnsafeRawPointer(pointer).loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+            }
+            isIPv4 = false
+        case .unixDomainSocket: return nil
+        }
+    }
+}
+
+/// Connections open from each address, on one loop.
+private struct ConnectionsPerAddress {
+    private var counts: [AddressKey: Int] = [:]
+
+    mutating func enter(_ key: AddressKey, limit: Int) -> Bool {
+        let count = counts[key, default: 0]
+        guard count < limit else { return false }
+        counts[key] = count + 1
+        return true
+    }
+
+    mutating func leave(_ key: AddressKey) {
+        guard let count = counts[key] else { return }
+        counts[key] = count > 1 ? count - 1 : nil
+    }
+}
+
+/// Reports what goes wrong with accepting; NIO itself pauses and goes on.
+private final class AcceptErrorHandler: ChannelInboundHandler {
+    typealias InboundIn = any Channel
+    private let onEvent: @Sendable (Listener.Event) -> Void
+
+    init(_ onEvent: @escaping @Sendable (Listener.Event) -> Void) { self.onEvent = onEvent }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        onEvent(.acceptFailed(error))
+        context.fireErrorCaught(error)
+    }
+}

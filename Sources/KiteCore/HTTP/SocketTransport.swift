@@ -1,0 +1,350 @@
+/// A TCP, TLS or UNIX socket as a ``ByteTransport``: the bottom of every connection that the gateway or an agent has.
+public import NIOCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Adapts a NIO channel. The last handler of the pipeline; TLS may be below it.
+///
+/// Nothing is kept while the connection is at rest: no buffers, no timers, no closures.
+public final class SocketTransport: ByteTransport, LoopFlushable {
+    /// How much may wait before ``isWritable`` turns false (above `high`) and true again (below `low`), in bytes.
+    public struct WaterMarks: Sendable {
+        public var low: Int
+        public var high: Int
+        public init(low: Int = 32 * 1024, high: Int = 64 * 1024) {
+            self.low = max(low, 1)
+            self.high = max(high, self.low)
+        }
+    }
+
+    /// How long a closed socket goes on discarding input, so that the peer can read the last bytes we sent: a socket that is closed
+    /// with unread input sends a reset, which destroys them (RFC 9112 section 9.6).
+    static let lingerTime: TimeAmount = .seconds(2)
+    /// How long a peer may take to accept what was queued when ``close()`` was called.
+    static let closeTime: TimeAmount = .seconds(30)
+
+    private struct Flags: OptionSet {
+        let rawValue: UInt16
+        /// The consumer wants input.
+        static let reading = Flags(rawValue: 1 << 0)
+        /// The channel has been told to stop reading.
+        static let paused = Flags(rawValue: 1 << 1)
+        /// In the flusher's list.
+        static let listed = Flags(rawValue: 1 << 2)
+        static let unflushed = Flags(rawValue: 1 << 3)
+        /// The writability that the consumer knows of.
+        static let toldWritable = Flags(rawValue: 1 << 4)
+        static let owesWritability = Flags(rawValue: 1 << 5)
+        /// closeOutput() or close() was called.
+        static let outputEnding = Flags(rawValue: 1 << 6)
+        /// The end of output is on its way to the channel.
+        static let outputEndSent = Flags(rawValue: 1 << 7)
+        static let outputClosed = Flags(rawValue: 1 << 8)
+        /// The peer has ended its output.
+        static let inputClosed = Flags(rawValue: 1 << 9)
+        static let toldInputClosed = Flags(rawValue: 1 << 10)
+        /// close() was called.
+        static let closing = Flags(rawValue: 1 << 11)
+        /// The consumer's last call is due.
+        static let ended = Flags(rawValue: 1 << 12)
+        static let toldClosed = Flags(rawValue: 1 << 13)
+        static let secure = Flags(rawValue: 1 << 14)
+    }
+
+    /// The channel underneath.
+    public let channel: any Channel
+    public let eventLoop: any EventLoop
+    private let flusher: LoopFlusher
+    private let highWater: Int
+    private var flags: Flags = [.reading, .toldWritable]
+    private var unflushedBytes = 0
+    /// What arrived while nobody wanted it; at most one read of the socket.
+    private var held: [ByteBuffer] = []
+    private var failure: TransportError?
+
+    public var delegate: (any ByteTransportDelegate)? {
+        didSet { if delegate != nil { resume() } }
+    }
+
+    /// What ALPN chose, for a TLS connection.
+    public internal(set) var negotiatedProtocol: String?
+
+    /// Whether TLS is underneath.
+    public var isSecure: Bool { flags.contains(.secure) }
+    public var remoteAddress: SocketAddress? { channel.remoteAddress }
+    /// The address of this side.
+    public var localAddress: SocketAddress? { channel.localAddress }
+
+    public var isWritable: Bool {
+        unflushedBytes <= highWater && channel.isWritable && flags.isDisjoint(with: [.outputEnding, .ended])
+    }
+
+    private init(channel: any Channel, marks: WaterMarks, isSecure: Bool) {
+        self.channel = channel
+        eventLoop = channel.eventLoop
+        flusher = LoopFlusher.on(channel.eventLoop)
+        highWater = marks.high
+        if isSecure { flags.insert(.secure) }
+    }
+
+    /// Makes an active channel a transport. Must be called on the channel's loop, before input can arrive.
+    /// - Parameter isSecure: whether a TLS handler is in the pipeline already, put there before.
+    public static func install(on channel: any Channel, marks: WaterMarks = WaterMarks(), isSecure: Bool = false) throws
+        -> SocketTransport
+    {
+        let transport = SocketTransport(channel: channel, marks: marks, isSecure: isSecure)
+        if let options = channel.syncOptions {
+            try options.setOption(.allowRemoteHalfClosure, value: true)
+            try options.setOption(.writeBufferWaterMark, value: .init(low: marks.low, high: marks.high))
+            try options.setOption(.maxMessagesPerRead, value: 1)
+            if !isSecure { try options.setOption(.recvAllocator, value: ReceiveAllocator()) }
+        }
+        try channel.pipeline.syncOperations.addHandler(SocketTransportHandler(transport))
+        return transport
+    }
+
+    // MARK: What the consumer calls
+
+    public func write(_ bytes: ByteBuffer) {
+        eventLoop.assertInEventLoop()
+        guard bytes.readableBytes > 0, flags.isDisjoint(with: [.outputEnding, .ended]) else { return }
+        unflushedBytes += bytes.readableBytes
+        channel.pipeline.syncOperations.write(NIOAny(bytes), promise: nil)
+        flags.insert(.unflushed)
+        if flags.contains(.toldWritable) && !isWritable {
+            // The writer may look at isWritable now and stop, so it is owed a word when there is room again.
+            flags.remove(.toldWritable)
+            flags.insert(.owesWritability)
+        }
+        enlist()
+    }
+
+    public func closeOutput() {
+        guard flags.isDisjoint(with: [.outputEnding, .ended]) else { return }
+        flags.insert(.outputEnding)
+        enlist()
+    }
+
+    public func close() {
+        guard flags.isDisjoint(with: [.closing, .ended]) else { return }
+        flags.insert([.closing, .outputEnding])
+        held = []
+        if flags.contains(.outputClosed) {
+            end(nil)
+            leave()
+        } else {
+            eventLoop.assumeIsolated().scheduleTask(in: Self.closeTime) { [weak self] in
+                guard let self, !self.flags.contains(.outputClosed) else { return }
+                self.abort(TransportError(.idleTimeout, "The peer did not take the rest of the output"))
+            }
+            enlist()
+        }
+    }
+
+    public func abort(_ reason: TransportError) {
+        guard !flags.contains(.ended) else { return }
+        held = []
+        end(reason)
+        // SO_LINGER with no time makes close() send a reset. UNIX sockets have no such thing; there the peer reads end of stream.
+        if isInternet {
+            (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in }
+        }
+        channel.close(promise: nil)
+    }
+
+    public func setReading(_ wanted: Bool) {
+        guard wanted != flags.contains(.reading) else { return }
+        if wanted {
+            flags.insert(.reading)
+            resume()
+        } else {
+            // The channel is paused when the next bytes arrive, not now: most pauses end before that, and then cost nothing.
+            flags.remove(.reading)
+        }
+    }
+
+    // MARK: End of turn
+
+    func enlist() {
+        guard !flags.contains(.listed) else { return }
+        flags.insert(.listed)
+        flusher.add(self)
+    }
+
+    public func turnEnded() {
+        flags.remove(.listed)
+        if flags.contains(.unflushed) {
+            flags.remove(.unflushed)
+            unflushedBytes = 0
+            channel.pipeline.syncOperations.flush()
+        }
+        if flags.contains(.outputEnding) && flags.isDisjoint(with: [.outputEndSent, .ended]) { sendEndOfOutput() }
+        tellWritability()
+        deliver()
+    }
+
+    private func sendEndOfOutput() {
+        flags.insert(.outputEndSent)
+        let promise = eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete { _ in self.outputWasClosed() }
+        if flags.contains(.inputClosed) && !flags.contains(.secure) {
+            // Closing the second direction of a channel drops what it has queued, so wait until that has left.
+            channel.pipeline.syncOperations.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
+        } else {
+            channel.pipeline.syncOperations.close(mode: .output, promise: promise)
+        }
+    }
+
+    private func outputWasClosed() {
+        flags.insert(.outputClosed)
+        guard !flags.contains(.ended) else { return }
+        if flags.contains(.closing) {
+            end(nil)
+            leave()
+        } else if flags.contains(.inputClosed) {
+            channel.close(promise: nil)
+        }
+    }
+
+    /// After an orderly close: waits for the peer's end of stream, discarding what comes before it.
+    private func leave() {
+        guard channel.isActive, !flags.contains(.secure), !flags.contains(.inputClosed) else {
+            return channel.close(promise: nil)
+        }
+        setPaused(false)
+        eventLoop.assumeIsolated().scheduleTask(in: Self.lingerTime) { [channel] in channel.close(promise: nil) }
+    }
+
+    private func tellWritability() {
+        let isWritable = isWritable
+        guard flags.contains(.owesWritability) || isWritable != flags.contains(.toldWritable) else { return }
+        flags.remove(.owesWritability)
+        if isWritable { flags.insert(.toldWritable) } else { flags.remove(.toldWritable) }
+        guard flags.isDisjoint(with: [.outputEnding, .ended]) else { return }
+        delegate?.transportWritabilityChanged(isWritable)
+    }
+
+    // MARK: Input
+
+    private var isDeliverable: Bool { flags.contains(.reading) && delegate != nil }
+
+    private func resume() {
+        if flags.contains(.paused) || !held.isEmpty || flags.contains(.inputClosed) || flags.contains(.ended) {
+            enlist()
+        }
+    }
+
+    /// Hands over what was held back, then what happened after it.
+    private func deliver() {
+        while isDeliverable, !held.isEmpty, !flags.contains(.ended) || failure == nil {
+            let bytes = held.removeFirst()
+            delegate?.transportReceived(bytes)
+        }
+        if held.isEmpty && isDeliverable && flags.contains(.paused) { setPaused(false) }
+        tellEnd()
+    }
+
+    private func tellEnd() {
+        if flags.contains(.ended) && failure != nil { held = [] }
+        guard held.isEmpty, !flags.contains(.toldClosed), delegate != nil else { return }
+        if flags.contains(.inputClosed) && !flags.contains(.toldInputClosed) && !flags.contains(.closing)
+            && failure == nil
+        {
+            flags.insert(.toldInputClosed)
+            delegate?.transportInputClosed()
+        }
+        if flags.contains(.ended) && !flags.contains(.toldClosed) {
+            flags.insert(.toldClosed)
+            let last = delegate
+            delegate = nil
+            last?.transportClosed(failure)
+        }
+    }
+
+    private func setPaused(_ paused: Bool) {
+        guard paused != flags.contains(.paused) else { return }
+        if paused { flags.insert(.paused) } else { flags.remove(.paused) }
+        try? channel.syncOptions?.setOption(.autoRead, value: !paused)
+    }
+
+    private func end(_ error: TransportError?) {
+        guard !flags.contains(.ended) else { return }
+        flags.insert(.ended)
+        failure = error
+        enlist()
+    }
+
+    private var isInternet: Bool {
+        switch channel.localAddress ?? channel.remoteAddress {
+        case .v4, .v6: true
+        case .unixDomainSocket, nil: false
+        }
+    }
+
+    // MARK: What the channel reports
+
+    fileprivate func received(_ bytes: ByteBuffer) {
+        guard flags.isDisjoint(with: [.closing, .ended]) else { return }
+        if isDeliverable && held.isEmpty {
+            delegate?.transportReceived(bytes)
+        } else {
+            held.append(bytes)
+            setPaused(true)
+        }
+    }
+
+    fileprivate func inputEnded() {
+        guard !flags.contains(.inputClosed) else { return }
+        flags.insert(.inputClosed)
+        if flags.contains(.ended) { return channel.close(promise: nil) }
+        enlist()
+        if flags.contains(.outputClosed) { channel.close(promise: nil) }
+    }
+
+    fileprivate func writabilityChanged() {
+        if channel.isWritable { tellLater() } else { flags.insert(.owesWritability) }
+    }
+
+    private func tellLater() {
+        flags.insert(.owesWritability)
+        enlist()
+    }
+
+    fileprivate func failed(_ error: any Error) {
+        if let error = error as? TransportError { return end(error) }
+        let reason = (error as? IOError).map { "The connection broke: \($0)" } ?? "The connection broke: \(error)"
+        end(TransportError(.reset, reason))
+        channel.close(promise: nil)
+    }
+
+    fileprivate func becameInactive() {
+        // Once our side has been closed, the channel closes for good at the peer's end of stream without reporting that.
+        let isOrderly = flags.contains(.inputClosed) || flags.contains(.outputEndSent)
+        if isOrderly { flags.insert(.inputClosed) }
+        end(isOrderly ? nil : TransportError(.reset, "The connection was closed by the peer"))
+    }
+}
+
+/// The transport's place in the channel's pipeline.
+private final class SocketTransportHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let transport: SocketTransport
+
+    init(_ transport: SocketTransport) { self.transport = transport }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) { transport.received(unwrapInboundIn(data)) }
+    func channelWritabilityChanged(context: ChannelHandlerContext) { transport.writabilityChanged() }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { transport.failed(error) }
+    func channelInactive(context: ChannelHandlerContext) { transport.becameInactive() }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if let event = event as? ChannelEvent, event == .inputClosed { transport.inputEnded() }
+    }
+}

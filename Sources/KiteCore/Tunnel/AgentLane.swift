@@ -1,0 +1,90 @@
+/// A lane of an agent's session, seen from its event loop; what happens to it goes to the task that keeps it up.
+import KiteHTTP
+import KiteSupport
+import NIOCore
+
+/// What an agent's lane tells the task that keeps it up.
+enum AgentLaneSignal: Sendable {
+    /// The connection is lost, the lane waits.
+    case suspended(String)
+    case goAway(TunnelGoAway)
+    /// The lane is over.
+    case closed(String)
+}
+
+/// Event-loop bound.
+final class AgentLane: TunnelLaneDelegate {
+    private(set) var lane: TunnelLane?
+    private let signals: AsyncStream<AgentLaneSignal>.Continuation
+    private let onNote: @Sendable (TunnelNote) -> Void
+    private let onStream: @Sendable (IncomingTunnelStream) -> Void
+    private let tunnelCount: Int
+    private let closed: EventLoopPromise<Void>
+
+    init(
+        _ connection: EstablishedConnection, wheel: TimerWheel, tunnelCount: Int,
+        signals: AsyncStream<AgentLaneSignal>.Continuation, onNote: @escaping @Sendable (TunnelNote) -> Void,
+        onStream: @escaping @Sendable (IncomingTunnelStream) -> Void
+    ) {
+        self.signals = signals
+        self.onNote = onNote
+        self.onStream = onStream
+        self.tunnelCount = tunnelCount
+        closed = connection.transport.eventLoop.makePromise()
+        var configuration = LaneConfiguration()
+        configuration.maximumStreams = connection.welcome.maximumStreams
+        configuration.pingInterval = .milliseconds(Int64(min(connection.welcome.pingInterval, 60_000)))
+        configuration.resumeWindow = .milliseconds(Int64(min(max(connection.welcome.resumeWindow, 0), 600_000)))
+        lane = TunnelLane(
+            transport: connection.transport, role: .agent, configuration: configuration, wheel: wheel,
+            received: connection.rest, delegate: self)
+    }
+
+    /// Goes on over a new connection.
+    /// - Returns: false when the lane is over.
+    func resume(_ connection: EstablishedConnection) -> Bool {
+        guard let lane, !lane.isClosed, let received = connection.welcome.received else {
+            connection.transport.abort(TransportError(.cancelled, "the lane is over"))
+            return false
+        }
+        do {
+            try lane.resume(over: connection.transport, peerReceived: received, received: connection.rest)
+            return true
+        } catch {
+            return false
+        }
+    }
+
+    /// Takes no more streams, lets those that run finish for a while, then closes. The future succeeds at the end.
+    func drain(within time: TimeAmount, reason: String) -> EventLoopFuture<Void> {
+        guard let lane, !lane.isClosed else { return closed.futureResult }
+        lane.goAway(TunnelGoAway(reason: reason))
+        lane.eventLoop.assumeIsolated().scheduleTask(in: time) { lane.close() }
+        if !lane.isConnected { lane.close() }
+        return closed.futureResult
+    }
+
+    func abort(_ reason: TransportError) { lane?.abort(reason) }
+
+    // MARK: TunnelLaneDelegate
+
+    func laneAccepted(_ lane: TunnelLane, stream: TunnelStream, opening: StreamOpening) {
+        guard Int(opening.tunnel) < tunnelCount else {
+            return stream.abort(TransportError(.refused, "the agent has no tunnel \(opening.tunnel)"))
+        }
+        onStream(IncomingTunnelStream(stream: stream, tunnel: Int(opening.tunnel), opening: opening))
+    }
+
+    func laneReceived(_ lane: TunnelLane, goAway: TunnelGoAway) { signals.yield(.goAway(goAway)) }
+
+    func laneReceived(_ lane: TunnelLane, note: TunnelNote) { onNote(note) }
+
+    func laneSuspended(_ lane: TunnelLane, cause: TransportError) { signals.yield(.suspended(cause.message)) }
+
+    func laneClosed(_ lane: TunnelLane, error: TransportError?) {
+        self.lane = nil
+        signals.yield(.closed(error?.message ?? "the lane was closed"))
+        signals.finish()
+        closed.succeed()
+    }
+}

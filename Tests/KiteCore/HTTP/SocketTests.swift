@@ -1,0 +1,187 @@
+import KiteSupport
+import NIOCore
+import NIOPosix
+import Synchronization
+import Testing
+
+@testable import KiteHTTP
+
+/// Sends everything back; half-closes when the peer does.
+private final class Echo: ByteTransportDelegate {
+    private let transport: any ByteTransport
+    init(_ transport: any ByteTransport) { self.transport = transport }
+    func transportReceived(_ bytes: ByteBuffer) {
+        transport.write(bytes)
+        if !transport.isWritable { transport.setReading(false) }
+    }
+    func transportInputClosed() { transport.closeOutput() }
+    func transportClosed(_ error: TransportError?) {}
+    func transportWritabilityChanged(_ isWritable: Bool) { transport.setReading(isWritable) }
+}
+
+/// Breaks the connection off when something arrives.
+private final class Aborter: ByteTransportDelegate {
+    private let transport: any ByteTransport
+    init(_ transport: any ByteTransport) { self.transport = transport }
+    func transportReceived(_ bytes: ByteBuffer) { transport.abort(TransportError(.cancelled, "not today")) }
+    func transportInputClosed() {}
+    func transportClosed(_ error: TransportError?) {}
+    func transportWritabilityChanged(_ isWritable: Bool) {}
+}
+
+/// Bytes that differ from their neighbours, twice, so that a window of 64 KiB can begin at each of the first 65,521.
+private enum Pattern {
+    static let period = 65_521
+    static let bytes = ByteBuffer(bytes: (0..<2 * period).map { UInt8(truncatingIfNeeded: ($0 % period) &* 7919 >> 3) })
+}
+
+/// Sends `total` bytes, half-closes, and completes with what came back when the transport has closed.
+private final class Blaster: ByteTransportDelegate {
+    private let transport: any ByteTransport
+    private var left: Int
+    private var sent = 0
+    private var isEqual = true
+    private var count = 0
+    private let done: EventLoopPromise<(count: Int, isEqual: Bool, error: TransportError?)>
+
+    init(
+        _ transport: any ByteTransport, total: Int,
+        done: EventLoopPromise<(count: Int, isEqual: Bool, error: TransportError?)>
+    ) {
+        self.transport = transport
+        left = total
+        self.done = done
+        pump()
+    }
+
+    private func pump() {
+        while left > 0, transport.isWritable {
+            let length = min(left, 10_000)
+            if let bytes = Pattern.bytes.getSlice(at: sent % Pattern.period, length: length) { transport.write(bytes) }
+            left -= length
+            sent += length
+            if left == 0 { transport.closeOutput() }
+        }
+    }
+
+    func transportReceived(_ bytes: ByteBuffer) {
+        var bytes = bytes
+        while let part = bytes.readSlice(length: min(bytes.readableBytes, Pattern.period)), part.readableBytes > 0 {
+            if part != Pattern.bytes.getSlice(at: count % Pattern.period, length: part.readableBytes) {
+                isEqual = false
+            }
+            count += part.readableBytes
+        }
+    }
+    func transportInputClosed() {}
+    func transportClosed(_ error: TransportError?) { done.succeed((count, isEqual, error)) }
+    func transportWritabilityChanged(_ isWritable: Bool) { if isWritable { pump() } }
+}
+
+private func connect(
+    to address: SocketAddress, on loop: any EventLoop, _ use: @escaping @Sendable (SocketTransport) -> Void
+) async throws {
+    _ = try await ClientBootstrap(group: loop).channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture { use(try SocketTransport.install(on: channel)) }
+    }.connect(to: address).get()
+}
+
+@Suite("Sockets", .timeLimit(.minutes(1)))
+struct SocketTests {
+    private let group = MultiThreadedEventLoopGroup.singleton
+    private var loops: [any EventLoop] { Array(group.makeIterator().prefix(2)) }
+    private let anyPort = try? SocketAddress(ipAddress: "127.0.0.1", port: 0)
+
+    private func blast(_ address: SocketAddress, total: Int) async throws -> (
+        count: Int, isEqual: Bool, error: TransportError?
+    ) {
+        let loop = group.next()
+        let done = loop.makePromise(of: (count: Int, isEqual: Bool, error: TransportError?).self)
+        try await connect(to: address, on: loop) { transport in
+            loop.assumeIsolated().execute { transport.delegate = Blaster(transport, total: total, done: done) }
+        }
+        return try await done.futureResult.get()
+    }
+
+    @Test("Megabytes come back equal over many connections, with half-close at the end")
+    func echo() async throws {
+        let listener = try await Listener.bind(to: #require(anyPort), loops: loops) { $0.delegate = Echo($0) }
+        try await withThrowingTaskGroup { group in
+            for _ in 0..<8 { group.addTask { try await self.blast(listener.address, total: 2_000_000) } }
+            for try await outcome in group {
+                #expect(outcome.count == 2_000_000)
+                #expect(outcome.isEqual)
+                #expect(outcome.error == nil)
+            }
+        }
+        await listener.close()
+    }
+
+    @Test("A relay between two listeners passes bytes and ends of stream", arguments: [false, true])
+    func relay(acrossLoops: Bool) async throws {
+        let back = try await Listener.bind(to: #require(anyPort), loops: loops) { $0.delegate = Echo($0) }
+        let outcomes = Mutex<[TransportRelay.Outcome]>([])
+        let loops = loops
+        let front = try await Listener.bind(to: #require(anyPort), loops: [loops[0]]) { visitor in
+            visitor.setReading(false)
+            let loop = visitor.eventLoop
+            let box = NIOLoopBound(visitor, eventLoop: loop)
+            let join: @Sendable (any ByteTransport) -> Void = { upstream in
+                box.value.setReading(true)
+                TransportRelay(box.value, upstream) { outcome in outcomes.withLock { $0.append(outcome) } }
+            }
+            let other = acrossLoops ? loops[1] : loop
+            ClientBootstrap(group: other).channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let upstream = try SocketTransport.install(on: channel)
+                    if acrossLoops {
+                        CrossLoopTransport.bridge(upstream, to: loop) { join($0) }
+                    } else {
+                        join(upstream)
+                    }
+                }
+            }.connect(to: back.address).whenFailure { _ in }
+        }
+        for _ in 0..<3 {
+            let outcome = try await blast(front.address, total: 1_500_000)
+            #expect(outcome.count == 1_500_000)
+            #expect(outcome.isEqual)
+        }
+        await front.close()
+        await back.close()
+        #expect(outcomes.withLock { $0.allSatisfy { $0.error == nil } })
+    }
+
+    @Test("A connection that was aborted is a reset for the peer")
+    func abort() async throws {
+        let listener = try await Listener.bind(to: #require(anyPort), loops: loops) { transport in
+            transport.delegate = Aborter(transport)
+        }
+        let outcome = try await blast(listener.address, total: 1_000_000)
+        #expect(outcome.error?.code == .reset)
+        await listener.close()
+    }
+
+    @Test("More connections than allowed are closed at once, and counted down again")
+    func limits() async throws {
+        var configuration = Listener.Configuration()
+        configuration.connections = 2
+        let refused = Atomic<Int>(0)
+        let listener = try await Listener.bind(
+            to: #require(anyPort), loops: [loops[0]], configuration: configuration,
+            onEvent: { if case .refused = $0 { refused.add(1, ordering: .relaxed) } }
+        ) { $0.delegate = Echo($0) }
+        let address = listener.address
+        let first = try await ClientBootstrap(group: group).connect(to: address).get()
+        let second = try await ClientBootstrap(group: group).connect(to: address).get()
+        let third = try await ClientBootstrap(group: group).connect(to: address).get()
+        try await third.closeFuture.get()
+        #expect(refused.load(ordering: .relaxed) == 1)
+        try await first.close().get()
+        while listener.connectionCount > 1 { await Task.yield() }
+        let outcome = try await blast(address, total: 100_000)
+        #expect(outcome.isEqual)
+        try await second.close().get()
+        await listener.close()
+    }
+}
