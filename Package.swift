@@ -188,5 +188,11 @@ let package = Package(
             name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient"], path: "Tests/EndToEnd",
             exclude: ["Peers"],
             swiftSettings: settings),
+
+        // MARK: examples
+        .executableTarget(
+            name: "MathKite", dependencies: ["KiteCore"], path: "Examples/MathKite", swiftSettings: settings),
+        .executableTarget(
+            name: "MathClient", dependencies: ["KiteCore"], path: "Examples/MathClient", swiftSettings: settings),
     ]
 )
