@@ -91,10 +91,13 @@ import Testing
 
     @Test func otherPathsGoToTheirRoutes() async throws {
         try await serve(math(), routes: { _ in EchoPath() }) { server in
-            #expect(try await request(server, "GET /kite").hasSuffix("Welcome to SockJS!\n"))
-            #expect(try await request(server, "GET /register?x=y").hasSuffix("at /register"))
-            #expect(try await request(server, "GET /kites").hasSuffix("at /kites"))
-            #expect(try await request(server, "GET /").hasSuffix("at /"))
+            for (target, answer) in [
+                ("/kite", "Welcome to SockJS!\n"), ("/register?x=y", "at /register"), ("/kites", "at /kites"),
+                ("/", "at /"),
+            ] {
+                let response = try await request(server, "GET \(target)")
+                #expect(response.hasSuffix(answer))
+            }
         }
         try await serve(math()) { server in
             let refusal = try await request(server, "GET /register")
