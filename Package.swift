@@ -11,6 +11,7 @@ let nio: [Target.Dependency] = [
 let embedded: [Target.Dependency] = [.product(name: "NIOEmbedded", package: "swift-nio")]
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let signals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let configuration: Target.Dependency = .product(name: "Configuration", package: "swift-configuration")
 let yaml: Target.Dependency = .product(name: "Yams", package: "Yams")
@@ -113,7 +114,7 @@ let package = Package(
             name: "KiteProxy",
             dependencies: nio + [
                 "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", "KiteGateway", "EmbeddedKontrol",
-                "KiteCommand", tls, logging, lifecycle, arguments,
+                "KiteCommand", tls, logging, lifecycle, signals, arguments,
             ],
             path: "Sources/KiteProxy", exclude: ["EmbeddedKontrol", "Gateway"], swiftSettings: settings),
 
@@ -121,8 +122,8 @@ let package = Package(
         .executableTarget(
             name: "TunnelClient",
             dependencies: nio + [
-                "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", "KiteCommand", logging, lifecycle,
-                arguments,
+                "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", "KiteCommand", tls, logging,
+                lifecycle, signals, arguments,
             ],
             path: "Sources/TunnelClient", swiftSettings: settings),
 
@@ -188,9 +189,5 @@ let package = Package(
             name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient"], path: "Tests/EndToEnd",
             exclude: ["Peers"],
             swiftSettings: settings),
-
-        // MARK: examples
-        .executableTarget(
-            name: "MathKite", dependencies: ["KiteCore"], path: "Examples/MathKite", swiftSettings: settings),
     ]
 )
