@@ -189,5 +189,9 @@ let package = Package(
             name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient"], path: "Tests/EndToEnd",
             exclude: ["Peers"],
             swiftSettings: settings),
+
+        // MARK: examples
+        .executableTarget(
+            name: "MathKite", dependencies: ["KiteCore"], path: "Examples/MathKite", swiftSettings: settings),
     ]
 )

@@ -120,6 +120,14 @@ public enum MessageWriter {
         } else if let length {
             writeContentLength(length, into: &buffer)
         }
+        if head.status == 426, connection != .upgrade, let upgrade = head.fields.first(.upgrade) {
+            // Says what to upgrade to (RFC 9110 section 15.5.22).
+            buffer.writeStaticString(
+                connection == .close ? "Connection: Upgrade, close\r\n" : "Connection: Upgrade\r\n")
+            writeField("Upgrade: ", upgrade, into: &buffer)
+            buffer.writeStaticString("\r\n")
+            return
+        }
         switch connection {
         case .persist: break
         case .keepAlive: buffer.writeStaticString("Connection: keep-alive\r\n")
