@@ -26,6 +26,9 @@ public final class TunnelAgentSession: Service {
     private let agent: String
     private let shared = Mutex(Shared())
 
+    /// The bound on the wait between two attempts: a gateway that is back is found within it.
+    private static let longestPause = Duration.seconds(3)
+
     private struct Shared {
         var usesWebSocket = false
         var lanesUp = 0
@@ -76,17 +79,19 @@ public final class TunnelAgentSession: Service {
         guard !configuration.tunnels.isEmpty, !loops.isEmpty else {
             throw TunnelRefusal(status: 400, reason: "no tunnel is asked for")
         }
-        var backoff = Backoff()
+        var backoff = Backoff(limit: Self.longestPause)
         var epoch: UInt64 = 0
         while !Task.isCancelled {
             guard await pause(backoff.next()) else { return }
             emit(.connecting(attempt: backoff.attempts))
             epoch += 1
             let began = ContinuousClock.now
+            // Where a gateway that went away has sent us is good for one session.
+            let current = address
+            address = home
             do {
-                let first = try await connect(address, loops[0], epoch: epoch, .open(configuration.tunnels))
-                address = home
-                let session = Session(address: home, epoch: epoch, first: try await start(first, on: loops[0], lane: 0))
+                let first = try await connect(current, loops[0], epoch: epoch, .open(configuration.tunnels))
+                let session = Session(address: current, epoch: epoch, first: try await start(first, on: loops[0]))
                 try report(session.first.welcome.tunnels)
                 try await serve(session)
             } catch SessionEnd.moved(let goAway) {
@@ -95,7 +100,6 @@ public final class TunnelAgentSession: Service {
                 if !goAway.next.isEmpty, let next = try? GatewayAddress(url: goAway.next) { address = next }
                 backoff.reset()
             } catch AgentHandshakeError.refused(let refusal) {
-                address = home
                 emit(.refused(refusal))
                 logger.error(
                     "The gateway refuses the agent",
@@ -106,7 +110,6 @@ public final class TunnelAgentSession: Service {
                 throw refusal
             } catch {
                 guard !Task.isCancelled else { return }
-                address = home
                 let cause = if case SessionEnd.lost(let cause) = error { cause } else { "\(error)" }
                 // A session that lasted begins anew at once.
                 if began.duration(to: .now) > .seconds(10) { backoff.reset() }
@@ -152,8 +155,8 @@ public final class TunnelAgentSession: Service {
             for position in 0..<wanted {
                 group.addTask { try await self.keepLane(position, of: wanted, session) }
             }
-            // The first that throws ends the session, and cancels the others.
-            try await group.waitForAll()
+            // The first that throws ends the session: leaving the group cancels the others.
+            while try await group.next() != nil {}
         }
         if !Task.isCancelled { throw SessionEnd.lost("all lanes are gone") }
     }
@@ -204,7 +207,7 @@ public final class TunnelAgentSession: Service {
     /// - Throws: `SessionEnd.lost` when it knows the session no longer.
     private func join(_ session: Session, on loop: any EventLoop, wanted: Int) async throws -> ActiveLane? {
         let welcome = session.first.welcome
-        var backoff = Backoff()
+        var backoff = Backoff(limit: Self.longestPause)
         var surplus = 0
         while await pause(backoff.next()) {
             do {
@@ -232,7 +235,7 @@ public final class TunnelAgentSession: Service {
     /// Tries to go on with a lane until the window is over.
     private func resume(_ active: ActiveLane, _ session: Session) async throws -> Bool {
         let end = ContinuousClock.now + .milliseconds(active.welcome.resumeWindow)
-        var backoff = Backoff(limit: .seconds(3))
+        var backoff = Backoff(limit: Self.longestPause)
         while ContinuousClock.now < end {
             guard await pause(backoff.next()) else { return true }
             let received = await onLoop(active) { $0.lane?.receivedCount }
@@ -294,9 +297,14 @@ public final class TunnelAgentSession: Service {
         _ transport: NIOLoopBound<any ByteTransport>, _ request: AgentHandshake.Request, _ loop: any EventLoop
     ) async throws -> NIOLoopBound<EstablishedConnection> {
         let running = NIOLoopBoundBox<AgentHandshake?>.makeEmptyBox(eventLoop: loop)
+        let isCancelled = NIOLoopBoundBox<Bool>.makeBoxSendingValue(false, eventLoop: loop)
         return try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
                 loop.execute {
+                    guard !isCancelled.value else {
+                        transport.value.abort(TransportError(.cancelled, "cancelled"))
+                        return continuation.resume(throwing: CancellationError())
+                    }
                     running.value = AgentHandshake(
                         transport: transport.value, wheel: TimerWheel(eventLoop: loop), request: request
                     ) { result in
@@ -306,12 +314,15 @@ public final class TunnelAgentSession: Service {
                 }
             }
         } onCancel: {
-            loop.execute { running.value?.cancel() }
+            loop.execute {
+                isCancelled.value = true
+                running.value?.cancel()
+            }
         }
     }
 
     private func start(
-        _ connection: NIOLoopBound<EstablishedConnection>, on loop: any EventLoop, lane number: Int
+        _ connection: NIOLoopBound<EstablishedConnection>, on loop: any EventLoop
     ) async throws -> ActiveLane {
         guard let active = try await startUnlessSurplus(connection, on: loop) else {
             throw SessionEnd.lost("the gateway called the first lane surplus")

@@ -108,15 +108,16 @@ import Testing
         await gateway.stop()
     }
 
-    @Test(.timeLimit(.minutes(1))) func aRestartedGatewayGetsANewSessionWithAHigherEpoch() async throws {
-        let first = gateway()
+    @Test(.timeLimit(.minutes(1)), arguments: [1, 2])
+    func aRestartedGatewayGetsANewSessionWithAHigherEpoch(loops: Int) async throws {
+        let first = gateway(loops: loops)
         let port = try await first.start()
-        try await withAgent(port: port) { _, log in
-            try await first.wait { $0.lanes.count == 1 }
+        try await withAgent(port: port, agentLoops: loops) { _, log in
+            try await first.wait { $0.lanes.count == loops }
             await first.stop()
-            let second = gateway()
+            let second = gateway(loops: loops)
             _ = try await second.start(port: port)
-            try await second.wait { $0.lanes.count == 1 }
+            try await second.wait { $0.lanes.count == loops }
             let lane = try #require(second.state.withLock { $0.lanes.first })
             #expect(try await second.exchange(lane, .tcp, "again") == "again")
             let epochs = second.state.withLock { $0.hellos.map(\.epoch) }
@@ -125,11 +126,12 @@ import Testing
         }
     }
 
-    @Test(.timeLimit(.minutes(1))) func goAwayLeadsToANewSessionWhileOldStreamsFinish() async throws {
-        let gateway = gateway()
+    @Test(.timeLimit(.minutes(1)), arguments: [1, 2])
+    func goAwayLeadsToANewSessionWhileOldStreamsFinish(loops: Int) async throws {
+        let gateway = gateway(loops: loops)
         let port = try await gateway.start()
-        try await withAgent(port: port) { _, log in
-            try await gateway.wait { $0.lanes.count == 1 }
+        try await withAgent(port: port, agentLoops: loops) { _, log in
+            try await log.wait { $0.contains(.laneUp(lane: loops - 1, lanes: loops, wanted: loops)) }
             let lane = try #require(gateway.state.withLock { $0.lanes.first })
             let bound = lane.lane
             let loop = lane.lane.eventLoop
@@ -144,7 +146,7 @@ import Testing
                 return NIOLoopBound(stream, eventLoop: loop)
             }.get()
             try await log.wait { $0.contains(.goingAway(reason: "upgrade")) }
-            try await gateway.wait { $0.lanes.count == 2 }
+            try await gateway.wait { $0.lanes.count == 2 * loops }
             loop.execute {
                 stream.value.write(ByteBuffer(string: "after"))
                 stream.value.closeOutput()
