@@ -9,12 +9,12 @@ public enum BodyPart: Sendable {
     case end(trailers: HeaderBlock?)
 }
 
-/// An incremental, strict decoder. Extensions are bounded and skipped; a lone CR or LF, a size that is no plain
-/// hexadecimal number or too large, and white space around it are refused.
+/// An incremental, strict decoder. Extensions are bounded, checked and skipped; a lone CR or LF, a size that is no plain
+/// hexadecimal number or too large, and white space around it or in extensions are refused.
 struct ChunkDecoder {
     private enum State {
         case size(value: Int64, digits: Int)
-        case extensions(size: Int64)
+        case extensions(size: Int64, Extension)
         case sizeLineFeed(size: Int64)
         case data(remaining: Int64)
         case dataReturn
@@ -22,7 +22,13 @@ struct ChunkDecoder {
         case trailers
         case done
     }
-    private let limits: HTTPLimits
+    /// Where in `;name=value` or `;name="value"` the decoder is.
+    private enum Extension {
+        case nameStart, name, valueStart, value, quoted, escaped, valueEnd
+    }
+    private let maximumExtensionBytes: Int
+    private let maximumTrailerBytes: Int
+    private let maximumFields: Int
     private let bodyLimit: Int64
     private var state = State.size(value: 0, digits: 0)
     private var received: Int64 = 0
@@ -31,7 +37,9 @@ struct ChunkDecoder {
 
     /// - Parameter bodyLimit: how many bytes of content are accepted.
     init(limits: HTTPLimits, bodyLimit: Int64) {
-        self.limits = limits
+        maximumExtensionBytes = limits.chunkExtensionBytes
+        maximumTrailerBytes = limits.trailerBytes
+        maximumFields = limits.fieldCount
         self.bodyLimit = bodyLimit
     }
 
@@ -67,18 +75,14 @@ struct ChunkDecoder {
             } else if digits > 0, byte == 0x0D {
                 state = .sizeLineFeed(size: value)
             } else if digits > 0, byte == 0x3B {
-                state = .extensions(size: value)
+                state = .extensions(size: value, .nameStart)
             } else {
                 throw .chunk
             }
-        case .extensions(let size):
+        case .extensions(let size, let part):
             extensionBytes += 1
-            guard extensionBytes <= limits.chunkExtensionBytes else { throw .chunk }
-            if byte == 0x0D {
-                state = .sizeLineFeed(size: size)
-            } else if !byte.isFieldValueCharacter {
-                throw .chunk
-            }
+            guard extensionBytes <= maximumExtensionBytes else { throw .chunk }
+            state = try advance(byte, size: size, part)
         case .sizeLineFeed(let size):
             guard byte == 0x0A else { throw .chunk }
             if size == 0 {
@@ -99,15 +103,32 @@ struct ChunkDecoder {
         }
     }
 
+    private func advance(_ byte: UInt8, size: Int64, _ part: Extension) throws(HTTPError) -> State {
+        switch (part, byte) {
+        case (.name, 0x3B), (.value, 0x3B), (.valueEnd, 0x3B): return .extensions(size: size, .nameStart)
+        case (.name, 0x0D), (.value, 0x0D), (.valueEnd, 0x0D): return .sizeLineFeed(size: size)
+        case (.name, 0x3D): return .extensions(size: size, .valueStart)
+        case (.nameStart, _) where byte.isTokenCharacter, (.name, _) where byte.isTokenCharacter:
+            return .extensions(size: size, .name)
+        case (.valueStart, _) where byte.isTokenCharacter, (.value, _) where byte.isTokenCharacter:
+            return .extensions(size: size, .value)
+        case (.valueStart, 0x22): return .extensions(size: size, .quoted)
+        case (.quoted, 0x22): return .extensions(size: size, .valueEnd)
+        case (.quoted, 0x5C): return .extensions(size: size, .escaped)
+        case (.quoted, 0x20...0x7E), (.escaped, 0x20...0x7E): return .extensions(size: size, .quoted)
+        default: throw .chunk
+        }
+    }
+
     private mutating func scanTrailers(_ buffer: inout ByteBuffer) throws(HTTPError) -> BodyPart? {
         let end = try buffer.withUnsafeReadableBytes { (bytes) throws(HTTPError) -> Int? in
-            try trailers.scan(bytes, maximumFields: limits.fieldCount)
+            try trailers.scan(bytes, maximumFields: maximumFields)
         }
         guard let end else {
-            if buffer.readableBytes > limits.trailerBytes { throw .largeHead }
+            if buffer.readableBytes > maximumTrailerBytes { throw .largeHead }
             return nil
         }
-        guard end <= limits.trailerBytes, let bytes = buffer.readSlice(length: end) else { throw .largeHead }
+        guard end <= maximumTrailerBytes, let bytes = buffer.readSlice(length: end) else { throw .largeHead }
         state = .done
         let entries = trailers.entries.filter { $0.field.isAllowedInTrailers }
         guard !entries.isEmpty else { return .end(trailers: nil) }

@@ -38,7 +38,6 @@ public final class HTTPServerConnection: ByteTransportDelegate {
 
     let transport: any ByteTransport
     private let acceptor: any ExchangeAcceptor
-    private let limits: HTTPLimits
     private let peer: ExchangePeer
     private let resources: HTTPLoopResources
     private var onClosed: ((HTTPServerConnection, Ending) -> Void)?
@@ -69,7 +68,6 @@ public final class HTTPServerConnection: ByteTransportDelegate {
     ) {
         self.transport = transport
         self.acceptor = acceptor
-        self.limits = limits
         self.peer = peer
         self.resources = resources
         self.onClosed = onClosed
@@ -174,8 +172,8 @@ public final class HTTPServerConnection: ByteTransportDelegate {
             if let exchange { exchange.handler?.exchangeRequestEnded(exchange, trailers: trailers) }
         case .sendContinue:
             transport.write(Self.continueLine)
-        case .refuse(let error):
-            writeRefusal(error, request: nil)
+        case .refuse(let error, let request):
+            writeRefusal(error, request: request)
             linger()
         case .refuseExchange(let error):
             writeRefusal(error, request: exchange?.request)
@@ -267,13 +265,13 @@ public final class HTTPServerConnection: ByteTransportDelegate {
         armed = wanted
         switch wanted {
         case .none: timer.cancel()
-        case .keepAlive: timer.start(after: limits.keepAliveTimeout)
-        case .head: timer.start(after: limits.headTimeout)
-        case .body: timer.start(after: limits.bodyIdleTimeout)
-        case .stalledWrite: timer.start(after: limits.stalledWriteTimeout)
-        case .halfClosed: timer.start(after: limits.halfClosedTimeout)
-        case .linger: timer.start(after: limits.lingerTimeout)
-        case .closing: timer.start(after: limits.stalledWriteTimeout)
+        case .keepAlive: timer.start(after: machine.limits.keepAliveTimeout)
+        case .head: timer.start(after: machine.limits.headTimeout)
+        case .body: timer.start(after: machine.limits.bodyIdleTimeout)
+        case .stalledWrite: timer.start(after: machine.limits.stalledWriteTimeout)
+        case .halfClosed: timer.start(after: machine.limits.halfClosedTimeout)
+        case .linger: timer.start(after: machine.limits.lingerTimeout)
+        case .closing: timer.start(after: machine.limits.stalledWriteTimeout)
         }
     }
 

@@ -15,8 +15,8 @@ struct HTTPServerConnectionStateMachine {
         case body(ByteBuffer)
         case requestEnded(HeaderBlock?)
         case sendContinue
-        /// Answer with an error outside any exchange, then linger.
-        case refuse(HTTPError)
+        /// Answer with an error outside any exchange, then linger. There is a head where that could be read.
+        case refuse(HTTPError, RequestHead?)
         /// Answer with an error in place of the exchange, then linger.
         case refuseExchange(HTTPError)
         /// Break the exchange and the connection: it is too late for an answer.
@@ -76,7 +76,7 @@ struct HTTPServerConnectionStateMachine {
         case started(ResponseFraming, remaining: Int64)
     }
 
-    private let limits: HTTPLimits
+    let limits: HTTPLimits
     private var scanner: RequestScanner
     private var inbound = ByteBuffer()
     private var input = Input.head
@@ -92,7 +92,10 @@ struct HTTPServerConnectionStateMachine {
 
     init(limits: HTTPLimits) {
         self.limits = limits
-        scanner = RequestScanner(limits: limits)
+        // A body that is too long is refused here, where it is known what the visitor accepts.
+        var headLimits = limits
+        headLimits.bodyBytes = nil
+        scanner = RequestScanner(limits: headLimits)
     }
 
     // MARK: Input
@@ -123,6 +126,9 @@ struct HTTPServerConnectionStateMachine {
         guard inbound.readableBytes > 0 else { return isInputClosed || isDraining ? close() : .none }
         do {
             guard let head = try scanner.feed(&inbound) else { return isInputClosed ? close() : .none }
+            if let limit = limits.bodyBytes, case .known(let length) = head.bodyLength, length > limit {
+                return .refuse(.largeBody, head)
+            }
             input = .body(BodyDecoder(request: head, limits: limits))
             response = .pending
             method = head.method
@@ -133,7 +139,7 @@ struct HTTPServerConnectionStateMachine {
             isBodyWanted = true
             return .accept(head)
         } catch {
-            return .refuse(error)
+            return .refuse(error, nil)
         }
     }
 
@@ -374,8 +380,10 @@ struct HTTPServerConnectionStateMachine {
     mutating func expired(_ deadline: Deadline) -> Action {
         switch deadline {
         case .none: .none
-        case .keepAlive, .linger: close()
-        case .head: .refuse(.headTimeout)
+        case .keepAlive: close()
+        // Who is still uploading gets the time to read the answer.
+        case .linger: if case .discarded = input { .linger } else { close() }
+        case .head: .refuse(.headTimeout, nil)
         case .body: failed(.bodyTimeout)
         case .stalledWrite, .closing: broken(.idleTimeout, "The visitor stopped taking the response.")
         case .halfClosed: broken(.cancelled, "The visitor went away.")

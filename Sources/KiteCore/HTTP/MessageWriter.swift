@@ -22,7 +22,7 @@ public enum MessageWriter {
     /// - Parameters:
     ///   - rewrite: what changes in target and Host.
     ///   - origin: who asked, prepared once per connection.
-    ///   - isUpgrade: whether `Upgrade` is passed on (RFC 9110 section 7.8).
+    ///   - isUpgrade: whether `Upgrade` is passed on (RFC 9110 section 7.8) when the request wants one.
     public static func writeForwardedRequest(
         _ head: RequestHead, rewrite: RequestRewrite = RequestRewrite(), origin: ForwardedOrigin, isUpgrade: Bool,
         into buffer: inout ByteBuffer
@@ -34,7 +34,7 @@ public enum MessageWriter {
         writeFields(head.fields, dropping: dropped, alsoNamedInConnection: true, into: &buffer)
         origin.write(for: head, into: &buffer)
         writeFraming(of: head, into: &buffer)
-        if isUpgrade, let upgrade = head.fields.first(.upgrade) {
+        if isUpgrade, head.wantsUpgrade, let upgrade = head.fields.first(.upgrade) {
             buffer.writeStaticString("Connection: Upgrade\r\n")
             writeField("Upgrade: ", upgrade, into: &buffer)
         } else if head.fields.contains(.te, token: "trailers") {

@@ -7,12 +7,21 @@ public import NIOCore
 /// The caller keeps received bytes in one buffer, appends to it and calls ``feed(_:)``; a complete head is taken off its
 /// front. After an error the connection is of no more use.
 public struct RequestScanner {
-    private let limits: HTTPLimits
+    private let limits: Limits
     private var fields = FieldScanner()
     private var line: Line?
     private var emptyLines = 0
     /// So many bytes of an incomplete head have been looked at, and since the last complete line they hold no LF.
     private var searched = 0
+
+    /// What of ``HTTPLimits`` is needed here: every connection holds it.
+    private struct Limits {
+        var headBytes: Int
+        var targetBytes: Int
+        var fieldCount: Int
+        var leadingEmptyLines: Int
+        var bodyBytes: Int64?
+    }
 
     /// The parts of a request line; positions count from the first byte of the head.
     private struct Line {
@@ -31,7 +40,9 @@ public struct RequestScanner {
     }
 
     public init(limits: HTTPLimits = HTTPLimits()) {
-        self.limits = limits
+        self.limits = Limits(
+            headBytes: limits.headBytes, targetBytes: limits.targetBytes, fieldCount: limits.fieldCount,
+            leadingEmptyLines: limits.leadingEmptyLines, bodyBytes: limits.bodyBytes)
     }
 
     /// Lets go of all memory; for a connection at rest.
@@ -256,9 +267,21 @@ public struct RequestScanner {
             method: line.method, bodyLength: bodyLength, minorVersion: line.minorVersion,
             isKeepAlive: !framing.isClose && (line.minorVersion > 0 || framing.isKeepAlive),
             expectsContinue: expectsContinue && hasBody,
-            wantsUpgrade: line.minorVersion > 0 && framing.hasUpgradeOption && !hasBody
-                && fields.present & KnownField.upgrade.bit != 0,
+            wantsUpgrade: line.minorVersion > 0 && framing.hasUpgradeOption && !hasBody && hasUsefulUpgrade(bytes),
             isChunked: framing.isChunked)
+    }
+
+    /// Whether there is one `Upgrade` to one protocol that is not HTTP/2: over that, requests would pass unseen to whoever
+    /// the connection is relayed to. Ignoring an upgrade is always allowed (RFC 9110 section 7.8).
+    private func hasUsefulUpgrade(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard fields.present & ~fields.repeated & KnownField.upgrade.bit != 0,
+            let entry = fields.entries.first(where: { $0.field == .upgrade }), entry.valueLength > 0
+        else { return false }
+        let start = Int(entry.valueStart)
+        let length = Int(entry.valueLength)
+        if bytes.matches(start, length, "h2c") || bytes.matches(start, length, "h2") { return false }
+        if length >= 5, bytes.matches(start, 5, "http/") { return false }
+        return bytes[start..<(start + length)].allSatisfy { $0.isTokenCharacter || $0 == UInt8(ascii: "/") }
     }
 
     private func checkHost(_ bytes: UnsafeRawBufferPointer, _ line: Line) throws(HTTPError) {

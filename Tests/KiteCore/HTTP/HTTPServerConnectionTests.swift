@@ -232,6 +232,25 @@ import Testing
         #expect(try it.handler().error?.code == .limitExceeded)
     }
 
+    @Test func refusesABodyThatIsAnnouncedTooLarge() throws {
+        let it = Fixture { $0.bodyBytes = 4 }
+        it.transport.receive("POST / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nContent-Length: 5\r\n\r\nabcde")
+        #expect(it.answer().hasSuffix(",\"status\":413}\n"))
+        #expect(it.acceptor.exchanges.isEmpty)
+        #expect(it.transport.isOutputClosed)
+    }
+
+    @Test func lingersWhenTheRestOfAnUploadTakesTooLong() throws {
+        let it = Fixture()
+        it.acceptor.onAccept = { exchange, _ in exchange.refuse(status: 403, reason: "no") }
+        it.transport.receive("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+        it.pass(.seconds(3))
+        #expect(it.transport.isOutputClosed)
+        #expect(!it.transport.isClosed)
+        it.pass(.seconds(3))
+        #expect(it.transport.isClosed)
+    }
+
     @Test func aBrokenBodyAfterTheResponseBeganBreaksTheConnection() throws {
         let it = Fixture()
         it.transport.receive("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -419,6 +438,64 @@ import Testing
         old.transport.receive("GET / HTTP/1.0\r\n\r\n")
         try old.exchange().sendInformational(ResponseHead(status: 103))
         #expect(old.transport.take() == "")
+    }
+
+    @Test func survivesAnythingInAnyPieces() {
+        var random = SeededGenerator(seed: 11)
+        let clock = ContinuousClock()
+        let end = clock.now + .milliseconds(900)
+        var rounds = 0
+        var answered = 0
+        while rounds < 5000, clock.now < end {
+            rounds += 1
+            let it = Fixture()
+            it.acceptor.onAccept = { exchange, handler in
+                if random.below(3) == 0 { return exchange.refuse(status: 404, reason: "no") }
+                handler.onEnd = { exchange.respond(ResponseHead(status: 200), body: exchange.request.target) }
+            }
+            var bytes: [UInt8] = []
+            for _ in 0..<(1 + random.below(3)) { bytes += DifferentialTests.request(&random) }
+            var rest = bytes[...]
+            while !rest.isEmpty {
+                let piece = 1 + random.below(60)
+                it.transport.receive(String(decoding: rest.prefix(piece), as: UTF8.self))
+                rest = rest.dropFirst(piece)
+            }
+            it.connection.transportInputClosed()
+            it.pass(.minutes(20))
+            #expect(it.transport.isClosed)
+            // Every exchange has ended, once, and nothing but answers was written.
+            #expect(it.acceptor.exchanges.map(\.isEnded) == it.acceptor.handlers.map { _ in true })
+            #expect(it.acceptor.handlers.map(\.isOver) == it.acceptor.handlers.map { _ in true })
+            let answer = it.transport.take()
+            #expect(answer.isEmpty || answer.hasPrefix("HTTP/1.1 "))
+            answered += it.acceptor.exchanges.count
+        }
+        #expect(answered > 50)
+    }
+
+    @Test func saysHowTheConnectionEnded() {
+        final class Log { var endings: [String] = [] }
+        let log = Log()
+        func open(_ acceptor: RecordingAcceptor) -> MockTransport {
+            let transport = MockTransport()
+            HTTPServerConnection(
+                transport: transport, acceptor: acceptor, peer: ExchangePeer(),
+                resources: HTTPLoopResources(eventLoop: transport.loop)
+            ) { _, ending in
+                switch ending {
+                case .closed(let error): log.endings.append("closed \(error.map { "\($0.code)" } ?? "")")
+                case .upgraded: log.endings.append("upgraded")
+                }
+            }
+            return transport
+        }
+        let acceptor = RecordingAcceptor()
+        open(acceptor).end(nil)
+        open(acceptor).end(TransportError(.reset, "x"))
+        acceptor.onAccept = { exchange, _ in _ = exchange.upgrade(ResponseHead(status: 101)) }
+        open(acceptor).receive("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+        #expect(log.endings == ["closed ", "closed reset", "upgraded"])
     }
 
     @Test func tellsTheHandlerWhenTheVisitorIsGone() throws {

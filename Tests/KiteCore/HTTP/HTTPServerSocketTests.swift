@@ -114,4 +114,41 @@ private final class Mirror: ExchangeAcceptor, ExchangeHandler {
         }
         await listener.close()
     }
+
+    /// Sends a text as it is and returns everything that comes back until the server closes.
+    private static func ask(_ text: String, _ listener: Listener) async throws -> String {
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connect(to: listener.address) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+                }
+            }
+        return try await channel.executeThenClose { inbound, outbound in
+            try await outbound.write(ByteBuffer(string: text))
+            var answer = ByteBuffer()
+            for try await bytes in inbound { answer.writeImmutableBuffer(bytes) }
+            return String(buffer: answer)
+        }
+    }
+
+    @Test(.timeLimit(.minutes(1))) func refusalsArriveWholeAndTheConnectionCloses() async throws {
+        let listener = try await Self.serve()
+        let upload = String(repeating: "x", count: 100_000)
+        for (text, status) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n\(upload)", "400 Bad Request"),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 100000\r\n\r\n\(upload)",
+                "417 Expectation Failed"
+            ),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: \(upload)", "431 Request Header Fields Too Large"),
+            ("GET /\(upload)", "414 URI Too Long"), ("GET / HTTP/3.0\r\n\r\n", "505 HTTP Version Not Supported"),
+        ] {
+            let answer = try await Self.ask(text, listener)
+            #expect(answer.hasPrefix("HTTP/1.1 \(status)\r\n"))
+            #expect(answer.contains("\r\nConnection: close\r\n"))
+            #expect(answer.hasSuffix(".\n"))
+        }
+        #expect(try await Self.ask("GET /old HTTP/1.0\r\n\r\n", listener).hasSuffix("\r\n\r\n/old"))
+        await listener.close()
+    }
 }

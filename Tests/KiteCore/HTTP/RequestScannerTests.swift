@@ -61,6 +61,12 @@ import Testing
         #expect(try head("Connection: x\r\nConnection: ,close ,\r\n").isKeepAlive == false)
         #expect(try head("Connection: Upgrade\r\nUpgrade: websocket\r\n").wantsUpgrade)
         #expect(try head("Upgrade: websocket\r\n").wantsUpgrade == false)
+        for value in ["h2c", "H2C", "websocket, h2c", "HTTP/2.0", "", "a b"] {
+            #expect(try head("Connection: Upgrade\r\nUpgrade: \(value)\r\n").wantsUpgrade == false)
+        }
+        let twice = "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: websocket\r\n"
+        #expect(try head(twice).wantsUpgrade == false)
+        #expect(try head("Connection: Upgrade\r\nUpgrade: kite-tunnel/1\r\n").wantsUpgrade)
         #expect(try head("Connection: Upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n").wantsUpgrade == false)
         #expect(try head("Connection: Upgrade\r\nUpgrade: websocket\r\n", version: "1.0").wantsUpgrade == false)
         #expect(try head("Expect: 100-Continue\r\nContent-Length: 1\r\n").expectsContinue)
