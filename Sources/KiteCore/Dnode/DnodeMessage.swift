@@ -179,19 +179,31 @@ extension DnodeValue {
             self = .function(function)
             return true
         }
-        switch self {
-        case .array(var elements):
-            // Taken out of self meanwhile, so that the elements are changed in place.
-            self = .null
+        if var elements = takeElements() {
             defer { self = .array(elements) }
             return elements.place(function, at: path)
-        case .object(var members):
-            guard case .key(let key) = step, let position = members.position(of: key) else { return false }
-            self = .null
-            defer { self = .object(members) }
-            return members.change(at: position) { $0.place(function, at: path.dropFirst()) }
-        default: return false
         }
+        if case .key(let key) = step, var members = takeMembers() {
+            defer { self = .object(members) }
+            guard let position = members.position(of: key) else { return false }
+            return members.change(at: position) { $0.place(function, at: path.dropFirst()) }
+        }
+        return false
+    }
+
+    // The contents are moved out, so that the caller holds the only reference and changes them in place: a message may have many
+    // callbacks in a large array.
+
+    private mutating func takeElements() -> [DnodeValue]? {
+        guard case .array(let elements) = self else { return nil }
+        self = .null
+        return elements
+    }
+
+    private mutating func takeMembers() -> DnodeObject? {
+        guard case .object(let members) = self else { return nil }
+        self = .null
+        return members
     }
 }
 
