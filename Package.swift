@@ -62,7 +62,8 @@ let package = Package(
         .target(
             name: "KiteDialing",
             dependencies: nio + [
-                tls, logging, .product(name: "NIOSOCKS", package: "swift-nio-extras"), "KiteHTTP", "KiteSupport",
+                tls, logging, .product(name: "NIOTLS", package: "swift-nio"),
+                .product(name: "NIOSOCKS", package: "swift-nio-extras"), "KiteHTTP", "KiteSupport",
             ],
             path: "Sources/KiteCore/Dialing", swiftSettings: settings),
         .target(
