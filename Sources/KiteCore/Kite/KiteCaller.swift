@@ -11,27 +11,42 @@ public protocol KiteCaller: Sendable {
     /// - Throws: ``KiteError`` as the other side answered it, or of type `timeout`, `sendError`, `disconnect` or `invalidResponse`;
     ///   `CancellationError` when the task was cancelled.
     func call(_ method: String, arguments: [DnodeValue], timeout: Duration?) async throws -> DnodeValue
+    /// How long a call waits for its answer unless told otherwise; see ``KiteConfiguration/timeout``.
+    var callTimeout: Duration { get }
 }
 
-/// How long a call waits for its answer unless told otherwise.
-public let defaultCallTimeout = Duration.seconds(15)
-
 extension KiteCaller {
-    /// Calls a method and hands out its result as it came.
+    /// Calls a method and hands out its result as it came, waiting for it no longer than ``callTimeout``.
     /// - Throws: as ``call(_:arguments:timeout:)``; also a ``KiteError`` of type `argumentError` for arguments that cannot be sent.
     @discardableResult
+    public func tell(_ method: String, _ arguments: any Encodable & Sendable...) async throws -> DnodeValue {
+        try await call(method, arguments: encode(arguments), timeout: callTimeout)
+    }
+
+    /// The same with a timeout for this call; nil waits for as long as the connection lives.
+    @discardableResult
     public func tell(
-        _ method: String, _ arguments: any Encodable & Sendable..., timeout: Duration? = defaultCallTimeout
+        _ method: String, _ arguments: any Encodable & Sendable..., timeout: Duration?
     ) async throws -> DnodeValue {
         try await call(method, arguments: encode(arguments), timeout: timeout)
     }
 
-    /// Calls a method and decodes its result.
-    /// - Throws: as ``call(_:arguments:timeout:)``; a ``KiteError`` of type `invalidResponse` when the result is of another type.
+    /// Calls a method and decodes its result, waiting for it no longer than ``callTimeout``.
+    /// - Throws: as ``tell(_:_:)``; also a ``KiteError`` of type `invalidResponse` when the result is of another type.
     public func tell<Result: Decodable>(
-        _ method: String, _ arguments: any Encodable & Sendable..., timeout: Duration? = defaultCallTimeout
+        _ method: String, _ arguments: any Encodable & Sendable...
     ) async throws -> Result {
-        let result = try await call(method, arguments: encode(arguments), timeout: timeout)
+        try decode(try await call(method, arguments: encode(arguments), timeout: callTimeout), of: method)
+    }
+
+    /// The same with a timeout for this call; nil waits for as long as the connection lives.
+    public func tell<Result: Decodable>(
+        _ method: String, _ arguments: any Encodable & Sendable..., timeout: Duration?
+    ) async throws -> Result {
+        try decode(try await call(method, arguments: encode(arguments), timeout: timeout), of: method)
+    }
+
+    private func decode<Result: Decodable>(_ result: DnodeValue, of method: String) throws(KiteError) -> Result {
         do { return try DnodeDecoder().decode(Result.self, from: result) } catch {
             throw KiteError(.invalidResponse, "The result of \(method): \(describe(error))")
         }

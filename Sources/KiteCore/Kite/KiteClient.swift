@@ -225,6 +225,8 @@ public final class KiteClient: KiteCaller, Service {
     /// The kite at the other end, while connected.
     public var remote: RemoteKite? { state.withLock { $0.connection?.remote } }
 
+    public var callTimeout: Duration { kite.configuration.timeout }
+
     /// Calls a method. Waits for the connection where there is none at the moment. When the other side says that the token has
     /// expired, it is renewed and the call made once more, with the same timeout again.
     public func call(_ method: String, arguments: [DnodeValue], timeout: Duration?) async throws -> DnodeValue {

@@ -15,7 +15,7 @@ public struct KiteLimits: Sendable, Hashable {
     public var dnode = DnodeLimits()
     /// Calls of one peer that run at a time; further ones are answered with a `requestLimitError`.
     public var maximumConcurrentCalls = 256
-    /// Size of the messages whose calls are still running, in bytes; beyond it nothing more is read from that peer.
+    /// Size in bytes of the messages whose calls are still running; beyond it further calls of that peer are refused likewise.
     public var maximumBytesInProgress = 32 << 20
     /// Connections that a listening kite serves at a time.
     public var maximumConnections = 10_000
@@ -59,7 +59,7 @@ public struct KiteConfiguration: Sendable {
     /// Default ``Transport/auto``.
     public var transport = Transport.auto
     /// How long a call waits for its answer. Default 15 s.
-    public var timeout = defaultCallTimeout
+    public var timeout = Duration.seconds(15)
     /// How long dialling may take. Default 15 s.
     public var handshakeTimeout = Duration.seconds(15)
     /// A gateway chosen by hand.

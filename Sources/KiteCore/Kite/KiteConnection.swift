@@ -16,6 +16,19 @@ final class KiteConnection: Sendable {
         case finished(Result<DnodeValue, KiteError>)
     }
 
+    private struct Load {
+        var count = 0
+        var bytes = 0
+        static func += (load: inout Load, size: Int) {
+            load.count += 1
+            load.bytes += size
+        }
+        static func -= (load: inout Load, size: Int) {
+            load.count -= 1
+            load.bytes -= size
+        }
+    }
+
     private struct State {
         var session: DnodeSession
         var pending: [DnodeCallbackID: Pending] = [:]
@@ -23,12 +36,10 @@ final class KiteConnection: Sendable {
         /// Set once the connection has ended.
         var closedWith: KiteError?
         var closeHandlers: [@Sendable () -> Void] = []
-        /// Calls of the peer being run.
-        var calls = 0
-        /// Everything the peer has set going: calls, callbacks, refusals.
-        var jobs = 0
-        /// The size of the messages that set it going.
-        var jobBytes = 0
+        /// Calls of the peer being run, and the size of their messages.
+        var calls = Load()
+        /// What else the peer has set going: calls of our functions and refusals.
+        var others = Load()
         /// Waits for room, in ``waitForRoom()``.
         var room: CheckedContinuation<Void, Never>?
         /// Calls of our functions that wait for an earlier one of the same function; present while one runs.
@@ -250,34 +261,32 @@ final class KiteConnection: Sendable {
         switch state.withLock({ $0.session.receive(message) }) {
         case .call(let call):
             let isAccepted = state.withLock { state in
-                state.jobs += 1
-                state.jobBytes += size
-                guard state.calls < limits.maximumConcurrentCalls else { return false }
-                state.calls += 1
+                guard state.calls.count < limits.maximumConcurrentCalls,
+                    state.calls.bytes < limits.maximumBytesInProgress
+                else {
+                    state.others += 0
+                    return false
+                }
+                state.calls += size
                 return true
             }
+            guard isAccepted else {
+                let error = KiteError(
+                    .requestLimit, "Too many calls are running on this connection.", id: Self.requestID())
+                group.addTask { await self.refuse(call.answerTo, error) }
+                break
+            }
             group.addTask {
-                if isAccepted {
-                    await self.perform(call)
-                } else {
-                    let error = KiteError(.requestLimit, "Too many calls are running on this connection.")
-                    await self.answer(call.answerTo, .failure(error))
-                }
-                self.jobEnded(size: size, wasCall: isAccepted)
+                await self.perform(call)
+                self.state.withLock { $0.calls -= size }
             }
         case .refuse(let id, let reason):
-            state.withLock { state in
-                state.jobs += 1
-                state.jobBytes += size
-            }
-            group.addTask {
-                await self.answer(id, .failure(KiteError(.argument, reason, id: Self.requestID())))
-                self.jobEnded(size: size, wasCall: false)
-            }
+            state.withLock { $0.others += 0 }
+            let error = KiteError(.argument, reason, id: Self.requestID())
+            group.addTask { await self.refuse(id, error) }
         case .function(let function, let arguments):
             let mustStart = state.withLock { state in
-                state.jobs += 1
-                state.jobBytes += size
+                state.others += size
                 if state.functionCalls[function] != nil {
                     state.functionCalls[function]?.append((arguments, size))
                     return false
@@ -313,6 +322,11 @@ final class KiteConnection: Sendable {
         }
     }
 
+    private func refuse(_ id: DnodeCallbackID?, _ error: KiteError) async {
+        await answer(id, .failure(error))
+        otherEnded(size: 0)
+    }
+
     private func answer(
         _ id: DnodeCallbackID?, _ outcome: Result<DnodeValue, KiteError>, requestID: String = ""
     ) async {
@@ -343,7 +357,7 @@ final class KiteConnection: Sendable {
                     logger.debug("A callback failed", metadata: ["error": "\(describe(error))"])
                 }
             }
-            jobEnded(size: current.size, wasCall: false)
+            otherEnded(size: current.size)
             next = state.withLock { state in
                 guard state.functionCalls[function]?.isEmpty == false else {
                     state.functionCalls[function] = nil
@@ -357,6 +371,9 @@ final class KiteConnection: Sendable {
     // MARK: - back pressure
 
     /// Returns at once while the peer has set going no more than allowed. Otherwise nothing is read meanwhile.
+    ///
+    /// Calls alone don't come to that: beyond their limits they are refused, since a method may wait for an answer of this very peer.
+    /// What piles up are refusals that the peer does not read, and calls of our functions that are slower than the peer.
     private func waitForRoom() async {
         await withTaskCancellationHandler {
             await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
@@ -376,11 +393,9 @@ final class KiteConnection: Sendable {
         }
     }
 
-    private func jobEnded(size: Int, wasCall: Bool) {
+    private func otherEnded(size: Int) {
         let room: CheckedContinuation<Void, Never>? = state.withLock { state in
-            state.jobs -= 1
-            state.jobBytes -= size
-            if wasCall { state.calls -= 1 }
+            state.others -= size
             guard hasRoom(state) else { return nil }
             defer { state.room = nil }
             return state.room
@@ -389,7 +404,7 @@ final class KiteConnection: Sendable {
     }
 
     private func hasRoom(_ state: State) -> Bool {
-        state.jobs < 2 * limits.maximumConcurrentCalls && state.jobBytes < limits.maximumBytesInProgress
+        state.others.count < limits.maximumConcurrentCalls && state.others.bytes < limits.maximumBytesInProgress
     }
 
     /// 16 hexadecimal digits.

@@ -15,6 +15,8 @@ public struct RemoteKite: KiteCaller, Hashable {
     /// Whether the connection has ended.
     public var isClosed: Bool { connection.isClosed }
 
+    public var callTimeout: Duration { connection.kite.configuration.timeout }
+
     public func call(_ method: String, arguments: [DnodeValue], timeout: Duration?) async throws -> DnodeValue {
         try await connection.call(method, arguments: arguments, authentication: nil, timeout: timeout)
     }

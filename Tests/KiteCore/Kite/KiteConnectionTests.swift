@@ -213,6 +213,86 @@ import Testing
         }
     }
 
+    @Test func callsThatHoldTooMuchAreRefusedWhileOthersAreAnswered() async throws {
+        let kite = Kite.test(authenticator: .anyone) { $0.limits.maximumBytesInProgress = 1000 }
+        kite.handle("hold") { request in try await request.remote.tell("go", timeout: nil) }
+        try await withPeer(of: kite) { peer in
+            func hold(_ id: Int) async throws {
+                try await peer.send(
+                    #"{"method":"hold","arguments":[{"responseCallback":"[Function]","withArgs":["\#(String(repeating: "x", count: 600))"]}],"callbacks":{"\#(id)":[0,"responseCallback"]}}"#
+                )
+            }
+            for id in 0..<3 { try await hold(id) }
+            var refused: [DnodeValue] = []
+            var goes = 0
+            while goes < 2 || refused.isEmpty {
+                let message = try #require(try await peer.next())
+                if message["method"] == "go" { goes += 1 } else { refused.append(message) }
+            }
+            #expect(refused.count == 1 && refused[0]["method"] == 2)
+            #expect(refused[0]["arguments"]?[0]?["error"]?["type"] == "requestLimitError")
+            // Answers still come through, and make room.
+            for id in 0..<2 { try await peer.send(#"{"method":\#(id),"arguments":[null,"done"]}"#) }
+            for _ in 0..<2 { #expect(try await peer.next()?["arguments"]?[0]?["result"] == "done") }
+            // The room is there once the call has ended, a little after its answer has left.
+            var message: DnodeValue?
+            repeat {
+                try await hold(9)
+                message = try await peer.next()
+            } while message?["arguments"]?[0]?["error"]?["type"] == "requestLimitError"
+            #expect(message?["method"] == "go")
+        }
+    }
+
+    @Test func slowFunctionsSlowTheirCallerDown() async throws {
+        let kite = Kite.test(authenticator: .anyone) { $0.limits.maximumConcurrentCalls = 2 }
+        let (gate, gateContinuation) = AsyncStream.makeStream(of: Void.self)
+        let received = Mutex<[DnodeValue]>([])
+        let (mine, theirs) = MemoryChannel.pair()
+        async let served: Void = kite.serve(theirs, trustingPeer: true)
+        let function = DnodeFunction { arguments in
+            if received.withLock({ $0.isEmpty }) { for await _ in gate { break } }
+            received.withLock { $0 += arguments }
+        }
+        kite.handle("give") { request in try await request.remote.tell("take", function, timeout: nil) }
+        try await mine.send(
+            #"{"method":"give","arguments":[{"responseCallback":"[Function]"}],"callbacks":{"0":[0,"responseCallback"]}}"#
+        )
+        let call = try #require(try await mine.next())
+        #expect(call["callbacks"]?["1"] == [0, "withArgs", 0])
+        for number in 0..<20 { try await mine.send(#"{"method":1,"arguments":[\#(number)]}"#) }
+        // Two are taken, the others wait in the channel until the function goes on.
+        while theirs.waiting > 18 { await Task.yield() }
+        #expect(theirs.waiting > 0)
+        gateContinuation.yield()
+        while received.withLock({ $0.count }) < 20 { await Task.yield() }
+        #expect(received.withLock { $0 } == (0..<20).map { .int($0) })
+        mine.close(code: 1000, reason: "")
+        await served
+    }
+
+    @Test func nothingOutlivesTheConnection() async throws {
+        let kite = Kite.test(authenticator: .anyone)
+        // Stores what it gets, gives it back, and never answers in time: everything that could hold on to the connection.
+        kite.handle("circle") { (request, function: DnodeFunction) in
+            request.runAfterAnswer {
+                _ = try? await request.remote.tell("circle", function, DnodeFunction { _ in _ = request }, timeout: nil)
+            }
+        }
+        weak var connection: KiteConnection?
+        let (mine, theirs) = MemoryChannel.pair()
+        async let served: Void = kite.serve(theirs)
+        try await mine.send(
+            #"{"method":"circle","arguments":[{"responseCallback":"[Function]","withArgs":["[Function]"]}],"callbacks":{"0":[0,"responseCallback"],"1":[0,"withArgs",0]}}"#
+        )
+        while let message = try await mine.next(), message["method"] != "circle" {}
+        connection = kite.connections.first?.connection
+        #expect(connection != nil)
+        mine.close(code: 1000, reason: "")
+        await served
+        #expect(connection == nil)
+    }
+
     /// A Kontrol asks for it with [10, callback].
     @Test func heartbeatCallsAtOnceAndAgain() async throws {
         try await withPeer(of: Kite.test(authenticator: .anyone)) { peer in

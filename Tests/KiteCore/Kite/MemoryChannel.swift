@@ -31,6 +31,9 @@ final class MemoryChannel: MessageChannel {
     /// How this end was closed by its owner.
     var closedWith: (code: UInt16, reason: String)? { state.withLock { $0.closedWith } }
 
+    /// Messages that nobody has received yet.
+    var waiting: Int { state.withLock { $0.messages.count } }
+
     func receive() async throws -> ByteBuffer? {
         try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
