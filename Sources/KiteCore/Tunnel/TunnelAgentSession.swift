@@ -1,15 +1,10 @@
 /// The agent's side of the tunnel: keeps a session with a gateway, and its lanes, up for as long as it runs.
-package import KiteDialing
-package import KiteHTTP
+import KiteHTTP
 import KiteSupport
 package import Logging
 package import NIOCore
 public import ServiceLifecycle
 import Synchronization
-
-/// Makes a connection on an event loop: TCP, TLS where the endpoint says so, through a proxy where the environment says so.
-package typealias LaneDialer =
-    @Sendable (_ endpoint: Endpoint, _ eventLoop: any EventLoop) async throws -> NIOLoopBound<any ByteTransport>
 
 /// An agent: opens a session with a gateway and one lane per loop of it, resumes lanes whose connection is lost, reconnects with
 /// full-jitter back-off for ever, and follows a gateway that goes away.

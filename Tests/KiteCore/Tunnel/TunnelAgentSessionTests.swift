@@ -156,6 +156,19 @@ import Testing
         await gateway.stop()
     }
 
+    @Test(.timeLimit(.minutes(1))) func stoppingDoesNotWaitForAConnectionUnderWay() async throws {
+        // A listening socket that nobody accepts from: the upgrade is never answered.
+        let silent = try await ServerBootstrap(group: Self.loops).serverChannelOption(.autoRead, value: false)
+            .bind(host: "127.0.0.1", port: 0).get()
+        let port = try #require(silent.localAddress?.port)
+        let began = ContinuousClock.now
+        try await withAgent(port: port) { _, log in
+            try await log.wait { $0.contains(.connecting(attempt: 1)) }
+        }
+        #expect(began.duration(to: .now) < .seconds(5))
+        try await silent.close().get()
+    }
+
     @Test(.timeLimit(.minutes(1))) func aRefusedCredentialIsFinal() async throws {
         let gateway = gateway()
         let port = try await gateway.start()
