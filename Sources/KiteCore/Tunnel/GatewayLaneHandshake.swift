@@ -40,7 +40,8 @@ package final class GatewayLaneHandshake {
         transport.delegate = self
     }
 
-    /// Answers with a WELCOME; the connection is a lane. Nil when the connection has gone or the WELCOME says it is surplus.
+    /// Answers with a WELCOME; the connection is a lane, whose limit of streams, ping interval and resume window are those of the
+    /// WELCOME. Nil when the connection has gone or the WELCOME says it is surplus.
     package func accept(
         _ welcome: GatewayWelcome, configuration: LaneConfiguration, delegate: any TunnelLaneDelegate
     ) -> TunnelLane? {
@@ -51,7 +52,10 @@ package final class GatewayLaneHandshake {
             return nil
         }
         var configuration = configuration
-        configuration.maximumStreams = welcome.maximumStreams
+        // Both sides go by what the WELCOME says.
+        configuration.maximumStreams = min(max(welcome.maximumStreams, 1), TunnelWire.slots)
+        configuration.pingInterval = .milliseconds(Int64(max(welcome.pingInterval, 100)))
+        configuration.resumeWindow = .milliseconds(Int64(max(welcome.resumeWindow, 0)))
         return TunnelLane(
             transport: transport, role: .gateway, configuration: configuration, wheel: wheel, received: reader.rest,
             delegate: delegate)
