@@ -31,6 +31,13 @@ public struct HTTPClientFailure: Error, Sendable, Hashable {
     /// The connection had carried an exchange before this one.
     public let wasReused: Bool
 
+    public init(cause: TransportError, responseStarted: Bool, bytesReceived: Bool, wasReused: Bool) {
+        self.cause = cause
+        self.responseStarted = responseStarted
+        self.bytesReceived = bytesReceived
+        self.wasReused = wasReused
+    }
+
     /// Whether the request may be sent once more on another connection: this one was pooled and turned out dead before any byte of an
     /// answer, and repeating does no harm (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
     /// - Parameter bodyConsumed: whether any part of the request's body has been given away.

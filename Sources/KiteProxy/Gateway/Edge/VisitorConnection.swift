@@ -1,0 +1,55 @@
+/// Sends each request of one connection where it belongs: to a route, the tunnel door or the gateway's kite. Between the edge and
+/// everything else.
+import KiteHTTP
+import NIOCore
+
+/// What the gateway knows of one visitor's connection. Event-loop bound.
+final class VisitorConnection: ExchangeAcceptor {
+    private let worker: Worker
+    private let peer: ExchangePeer
+    /// Made with the first request.
+    private var preparedOrigin: ForwardedOrigin?
+
+    init(worker: Worker, peer: ExchangePeer) {
+        self.worker = worker
+        self.peer = peer
+    }
+
+    func accept(_ exchange: any Exchange) {
+        let head = exchange.request
+        switch worker.settings.directory.destination(authority: head.authority, target: head.target) {
+        case .route(let key, let dropped, let byHost):
+            let origin = origin
+            if origin.isLoop(head) {
+                return worker.refuse(
+                    exchange, .loop,
+                    Refusal(
+                        508, "This request has passed this gateway before; the target of the route leads back here."),
+                    route: key)
+            }
+            let proxied = worker.takeExchange()
+            proxied.begin(exchange, origin: origin, key: key, droppedPathBytes: dropped, byHost: byHost)
+        case .door: worker.door.accept(exchange)
+        case .kite:
+            guard let kite = worker.kite else { return refuseUnknown(exchange) }
+            kite.accept(exchange)
+        case .nowhere: refuseUnknown(exchange)
+        }
+    }
+
+    private func refuseUnknown(_ exchange: any Exchange) {
+        worker.refuse(
+            exchange, .unknownPath,
+            Refusal(
+                404,
+                "Nothing is served here. A route is reached at /proxy/<name>/, or by its own host name where the gateway has a domain."
+            ))
+    }
+
+    private var origin: ForwardedOrigin {
+        if let preparedOrigin { return preparedOrigin }
+        let origin = ForwardedOrigin(peer: peer, gateway: worker.settings.viaName)
+        preparedOrigin = origin
+        return origin
+    }
+}

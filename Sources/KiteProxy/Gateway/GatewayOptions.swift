@@ -1,0 +1,135 @@
+/// What can be set on a gateway. Plain values: where they come from (flags, environment, file) is the command's business.
+import KiteHTTP
+package import NIOCore
+package import NIOSSL
+
+/// How a ``Gateway`` listens, what it serves and where its limits are.
+package struct GatewayOptions: Sendable {
+    /// One address to listen on.
+    package struct Listener: Sendable, Hashable {
+        /// A host name or IP literal, without brackets.
+        package var host: String
+        /// 0 lets the system choose.
+        package var port: Int
+        /// Whether TLS is spoken, with ``GatewayOptions/tlsContext``.
+        package var isSecure: Bool
+
+        package init(host: String, port: Int, isSecure: Bool = false) {
+            self.host = host
+            self.port = port
+            self.isSecure = isSecure
+        }
+    }
+
+    /// Where visitors and agents connect.
+    package var listeners = [Listener(host: "127.0.0.1", port: 3999)]
+    /// Certificates of the TLS listeners; must be set when there is one. See ``CertificateStore`` for several certificates chosen by
+    /// name and replaced while running.
+    package var tlsContext: NIOSSLContext?
+    /// How the outside reaches this gateway, without a trailing slash (`https://gw.example.com`); from the first bound listener when nil.
+    package var publicURL: String?
+    /// The base domain of host routes, without a leading dot; no host routes when nil.
+    package var domain: String?
+    /// Event loops, at least 1.
+    package var threads = 1
+
+    /// Peers whose `Forwarded` and `X-Forwarded-*` fields are believed and extended; those of anyone else are replaced.
+    package var trustedProxies: [AddressRange] = []
+    /// Which addresses a kite may register as its own, and Kontrol may name.
+    package var directTargets = DirectTargetPolicy.derived
+    /// The name this gateway gives itself in `Via`; must be unique among the gateways that a request can pass, since it is what loops
+    /// are found by. A random one when nil.
+    package var viaName: String?
+    /// Certificates that upstream TLS targets are verified against; the system's when nil.
+    package var upstreamTLSContext: NIOSSLContext?
+
+    /// The user and the environment under which kites are looked for that are asked for by name alone.
+    package var kontrolUsername = ""
+    package var kontrolEnvironment = "development"
+
+    package var limits = Limits()
+    package var timeouts = Timeouts()
+    package var parking = Parking()
+    package var tunnels = Tunnels()
+
+    /// One log line per request.
+    package var isAccessLogged = false
+
+    /// Bounds on what visitors may send or keep open.
+    package struct Limits: Sendable, Hashable {
+        /// Bytes of a request head; more is answered 431.
+        package var headBytes = 64 * 1024
+        /// Bytes of a request target; more is answered 414.
+        package var targetBytes = 16 * 1024
+        /// Bytes of a request body; more is answered 413. Unlimited when nil.
+        package var bodyBytes: Int64?
+        /// Open connections from one address, over all loops approximately; more are closed at once. Trusted proxies are not counted.
+        package var connectionsPerAddress = 4096
+        /// Open connections altogether.
+        package var connections = 100_000
+        /// Open upstream connections to one direct target, per event loop.
+        package var connectionsPerTarget = 4096
+        /// Idle upstream connections kept for one target, per event loop.
+        package var idleConnectionsPerTarget = 64
+        /// Kites that are known through Kontrol at a time.
+        package var resolvedRoutes = 10_000
+        /// Questions to Kontrol that are under way at a time; a visitor whose question is one too many gets 503.
+        package var pendingResolutions = 128
+
+        package init() {}
+    }
+
+    /// How long things may take.
+    package struct Timeouts: Sendable, Hashable {
+        /// Until a request head is complete, from its first byte; then 408.
+        package var head = TimeAmount.seconds(10)
+        /// Between two requests of a connection.
+        package var keepAlive = TimeAmount.seconds(75)
+        /// Until a direct target has accepted the connection (TLS included); then 502.
+        package var connect = TimeAmount.seconds(5)
+        /// From the end of the request until the response's head; then 504.
+        package var response = TimeAmount.seconds(120)
+        /// Without a byte in a body in either direction, before the exchange is broken off. Upgraded connections have no such limit.
+        package var bodyIdle = TimeAmount.seconds(300)
+        /// How long an idle upstream connection is kept.
+        package var upstreamIdle = TimeAmount.seconds(30)
+        /// How long the answer to a question to Kontrol is used.
+        package var resolved = TimeAmount.seconds(30)
+        /// How long it is remembered that Kontrol does not know a kite.
+        package var unresolved = TimeAmount.seconds(3)
+        /// How long exchanges that are under way may go on after shutdown began.
+        package var drain = TimeAmount.seconds(30)
+
+        package init() {}
+    }
+
+    /// Requests for a route whose agent is away wait for its return.
+    package struct Parking: Sendable, Hashable {
+        /// How long; then 503. Zero turns parking off.
+        package var time = TimeAmount.seconds(10)
+        /// How many for one route, per event loop.
+        package var requestsPerRoute = 256
+        /// How many altogether, per event loop.
+        package var requests = 4096
+
+        package init() {}
+    }
+
+    /// What agents may do.
+    package struct Tunnels: Sendable, Hashable {
+        /// Whether the tunnel door is open at all.
+        package var isEnabled = true
+        /// Where the public ports of tcp tunnels listen.
+        package var tcpHost = "127.0.0.1"
+        /// Ports that tcp tunnels may get; none are allowed when nil. `0...0` lets the system choose.
+        package var tcpPorts: ClosedRange<Int>?
+        /// Tunnels of one session.
+        package var tunnelsPerSession = 64
+        /// Names one user may hold.
+        package var namesPerUser = 256
+
+        package init() {}
+    }
+
+    package init() {}
+}

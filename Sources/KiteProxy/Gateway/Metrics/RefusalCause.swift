@@ -1,0 +1,36 @@
+/// Why the gateway answered a request itself instead of passing it on.
+
+/// The cause of a refusal; its raw value labels metrics and log lines.
+package enum RefusalCause: String, Sendable, CaseIterable, Codable {
+    // Routing
+    case unknownHost = "unknown_host"
+    case unknownKite = "unknown_kite"
+    case unknownPath = "unknown_path"
+    case loop
+    case kontrolUnavailable = "kontrol_unavailable"
+    // Upstream
+    case noLane = "no_lane"
+    case parkingFull = "parking_full"
+    case upstreamBusy = "upstream_busy"
+    case connectFailed = "connect_failed"
+    case targetForbidden = "target_forbidden"
+    case upstreamBroken = "upstream_broken"
+    case upstreamInvalid = "upstream_invalid"
+    case upstreamSilent = "upstream_silent"
+    // The visitor's request
+    case malformed
+    case headTooLarge = "head_too_large"
+    case targetTooLong = "target_too_long"
+    case bodyTooLarge = "body_too_large"
+    case slowHead = "slow_head"
+    case tooManyConnections = "too_many_connections"
+    case methodNotAllowed = "method_not_allowed"
+    // The tunnel door
+    case unauthenticated
+    case nameTaken = "name_taken"
+    case badTunnel = "bad_tunnel"
+    case shuttingDown = "shutting_down"
+
+    /// Its place in an array of counters.
+    var index: Int { Self.allCases.firstIndex(of: self) ?? 0 }
+}

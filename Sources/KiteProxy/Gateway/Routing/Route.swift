@@ -1,0 +1,83 @@
+/// A public name on one event loop, and what can answer its requests.
+import KiteHTTP
+import NIOCore
+
+/// What all event loops are told of a route.
+struct RouteSpec: Sendable, Hashable {
+    enum Kind: String, Sendable {
+        /// Agents hold lanes for it.
+        case tunnel
+        /// A kite registered an address.
+        case direct
+        /// Kontrol named an address.
+        case kontrol
+    }
+    var key: RouteKey
+    var kind: Kind
+    /// The user it belongs to.
+    var owner: String
+    /// Put before the rest of a path URL, such as `/kite`; empty: the rest as it is.
+    var path: String
+}
+
+/// One event loop's view of a route.
+final class Route {
+    let key: RouteKey
+    private(set) var spec: RouteSpec
+    private(set) var pathPrefix: ByteBuffer?
+    private(set) var upstreams: [Upstream] = []
+    /// Requests that wait for an agent.
+    var parked: [ProxyExchange] = []
+
+    init(_ spec: RouteSpec) {
+        key = spec.key
+        self.spec = spec
+        pathPrefix = spec.path.isEmpty ? nil : ByteBuffer(string: spec.path)
+    }
+
+    func update(_ spec: RouteSpec) {
+        self.spec = spec
+        pathPrefix = spec.path.isEmpty ? nil : ByteBuffer(string: spec.path)
+    }
+
+    /// How the target of a request by path changes.
+    func rewrite(droppedPathBytes: Int, byHost: Bool) -> RequestRewrite {
+        byHost ? RequestRewrite() : RequestRewrite(droppedPathBytes: droppedPathBytes, pathPrefix: pathPrefix)
+    }
+
+    /// Whether something can answer now.
+    var isServing: Bool { upstreams.contains { $0.isConnected } }
+
+    /// A lane of this event loop that is connected.
+    var localLane: LaneUpstream? {
+        for upstream in upstreams {
+            if let lane = upstream as? LaneUpstream, lane.isConnected { return lane }
+        }
+        return nil
+    }
+
+    func add(_ upstream: Upstream) { upstreams.append(upstream) }
+
+    func remove(where isGone: (Upstream) -> Bool) {
+        for upstream in upstreams where isGone(upstream) { upstream.pool.close() }
+        upstreams.removeAll(where: isGone)
+    }
+
+    /// The upstream for the next request: of those connected and healthy the one with the fewest exchanges under way, lanes of this event
+    /// loop first; of those ejected when there is no other.
+    func choose(at now: NIODeadline, excluding failed: Upstream? = nil) -> Upstream? {
+        var best: Upstream?
+        var bestRank = Int.max
+        for upstream in upstreams where upstream.isConnected {
+            var rank = upstream.outstanding
+            if upstream is NeighbourUpstream { rank += 1 << 40 }
+            if upstream.isEjected(at: now) { rank += 1 << 48 }
+            if upstream === failed { rank += 1 << 56 }
+            if rank < bestRank {
+                best = upstream
+                bestRank = rank
+            }
+        }
+        return best
+    }
+}

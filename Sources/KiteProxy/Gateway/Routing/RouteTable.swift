@@ -1,0 +1,109 @@
+/// Finds the route of a request; each event loop has its own table, so that nothing is shared on the way.
+import NIOCore
+
+/// What a route is found by: a name (the label under the gateway's domain, or the segment after `/proxy/`) or a kite id, in lower case.
+struct RouteKey: Hashable, Sendable, CustomStringConvertible {
+    /// The bytes, in lower case.
+    let bytes: ByteBuffer
+
+    init(_ name: String) { bytes = ByteBuffer(string: name.lowercased()) }
+
+    /// A part of a request. Copies only where a letter is in upper case.
+    init(_ part: ByteBuffer) {
+        if part.readableBytesView.contains(where: { $0 >= 0x41 && $0 <= 0x5A }) {
+            bytes = ByteBuffer(bytes: part.readableBytesView.lazy.map { $0 >= 0x41 && $0 <= 0x5A ? $0 | 0x20 : $0 })
+        } else {
+            bytes = part
+        }
+    }
+
+    var description: String { String(buffer: bytes) }
+
+    /// Whether it looks like a kite's id: a UUID.
+    var isKiteID: Bool {
+        guard bytes.readableBytes == 36 else { return false }
+        for (position, byte) in bytes.readableBytesView.enumerated() {
+            switch position {
+            case 8, 13, 18, 23: if byte != UInt8(ascii: "-") { return false }
+            default:
+                let isDigit = byte >= 0x30 && byte <= 0x39
+                let isLetter = byte >= 0x61 && byte <= 0x66
+                if !isDigit && !isLetter { return false }
+            }
+        }
+        return true
+    }
+}
+
+/// The routes one event loop knows.
+struct RouteTable {
+    private var routes: [RouteKey: Route] = [:]
+
+    var count: Int { routes.count }
+    var all: some Collection<Route> { routes.values }
+
+    func find(_ key: RouteKey) -> Route? { routes[key] }
+    mutating func insert(_ route: Route) { routes[route.key] = route }
+    mutating func remove(_ key: RouteKey) { routes[key] = nil }
+}
+
+/// Where in the gateway a request belongs, by its host and path alone.
+enum Destination {
+    /// A route, and how many bytes of the target name it.
+    case route(RouteKey, droppedPathBytes: Int, byHost: Bool)
+    /// The tunnel door.
+    case door
+    /// The gateway's own kite.
+    case kite
+    case nowhere
+}
+
+/// Reads hosts and paths. One per gateway.
+struct Directory: Sendable {
+    /// `.gateway.example`, in lower case; nil without a domain.
+    private let suffix: [UInt8]?
+
+    init(domain: String?) {
+        suffix = domain.map { Array(".\($0.lowercased())".utf8) }
+    }
+
+    func destination(authority: ByteBuffer, target: ByteBuffer) -> Destination {
+        if let label = label(of: authority) { return .route(RouteKey(label), droppedPathBytes: 0, byHost: true) }
+        let path = target.readableBytesView
+        if path.starts(with: Self.proxy) {
+            var end = path.startIndex + Self.proxy.count
+            let start = end
+            while end < path.endIndex, path[end] != UInt8(ascii: "/"), path[end] != UInt8(ascii: "?") { end += 1 }
+            guard end > start, let segment = target.getSlice(at: start, length: end - start) else { return .nowhere }
+            return .route(RouteKey(segment), droppedPathBytes: end - path.startIndex, byHost: false)
+        }
+        if Self.isAtOrBelow(path, Self.kite) { return .kite }
+        if Self.isAtOrBelow(path, Self.door) { return .door }
+        return .nowhere
+    }
+
+    /// The label in front of the domain, without the port; nil for any other host.
+    private func label(of authority: ByteBuffer) -> ByteBuffer? {
+        guard let suffix else { return nil }
+        let host = authority.readableBytesView
+        var end = host.endIndex
+        if let colon = host.lastIndex(of: UInt8(ascii: ":")), !host.contains(UInt8(ascii: "]")) { end = colon }
+        let length = end - host.startIndex - suffix.count
+        guard length > 0 else { return nil }
+        for (offset, byte) in suffix.enumerated() {
+            let other = host[host.startIndex + length + offset]
+            if (other >= 0x41 && other <= 0x5A ? other | 0x20 : other) != byte { return nil }
+        }
+        return authority.getSlice(at: host.startIndex, length: length)
+    }
+
+    private static func isAtOrBelow(_ path: ByteBufferView, _ prefix: [UInt8]) -> Bool {
+        guard path.starts(with: prefix) else { return false }
+        let next = path.startIndex + prefix.count
+        return next == path.endIndex || path[next] == UInt8(ascii: "/") || path[next] == UInt8(ascii: "?")
+    }
+
+    private static let proxy = Array("/proxy/".utf8)
+    private static let kite = Array("/kite".utf8)
+    private static let door = Array("/-/tunnel".utf8)
+}

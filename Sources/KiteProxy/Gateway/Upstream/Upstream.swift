@@ -1,0 +1,152 @@
+/// One place that can answer a route's requests: an agent's lane, a lane of another event loop, or a kite with an address. The last
+/// stop of a request before the wire.
+import KiteDialing
+import KiteHTTP
+import KiteSupport
+import KiteTunnel
+import NIOCore
+
+/// What the gateway can send requests of a route to, on one event loop. Keeps the connections that are open to it.
+class Upstream {
+    let pool: ConnectionPool
+    /// Exchanges that are under way.
+    var outstanding = 0
+    private var failures = 0
+    private var ejectedUntil = NIODeadline.distantPast
+
+    init(pool: ConnectionPool) { self.pool = pool }
+
+    /// Whether requests sent there now can be expected to arrive.
+    var isConnected: Bool { true }
+    /// For operators.
+    var name: String { "" }
+
+    /// Opens a connection for a visitor's request. `completion` may be called before this returns.
+    func open(_ opening: StreamOpening, completion: @escaping (Result<any ByteTransport, TransportError>) -> Void) {
+        completion(.failure(TransportError(.refused, "There is nothing here")))
+    }
+
+    /// Tells the agent, where there is one that wants to know, that a request has passed.
+    func note(_ request: RequestHead, status: UInt16, duration: TimeAmount) {}
+
+    // MARK: Passive health
+
+    /// Failures in a row after which an upstream is left out for a while.
+    private static let toleratedFailures = 3
+    private static let ejection = TimeAmount.seconds(10)
+
+    func isEjected(at now: NIODeadline) -> Bool { ejectedUntil > now }
+
+    func succeeded() {
+        failures = 0
+        ejectedUntil = .distantPast
+    }
+
+    /// - Returns: whether this ejected it.
+    func failed(at now: NIODeadline) -> Bool {
+        failures += 1
+        guard failures >= Self.toleratedFailures else { return false }
+        failures = 0
+        ejectedUntil = now + Self.ejection
+        return true
+    }
+}
+
+/// An agent's tunnel over a lane of this event loop: the usual case.
+final class LaneUpstream: Upstream {
+    let lane: TunnelLane
+    /// Which of the session's tunnels.
+    private let tunnel: UInt16
+    private let wantsNotes: Bool
+    let session: String
+
+    init(lane: TunnelLane, tunnel: UInt16, session: String, wantsNotes: Bool, pool: ConnectionPool) {
+        self.lane = lane
+        self.tunnel = tunnel
+        self.session = session
+        self.wantsNotes = wantsNotes
+        super.init(pool: pool)
+    }
+
+    override var isConnected: Bool { lane.isConnected && lane.acceptsStreams }
+    override var name: String { "session \(session)" }
+
+    override func open(
+        _ opening: StreamOpening, completion: @escaping (Result<any ByteTransport, TransportError>) -> Void
+    ) {
+        var opening = opening
+        opening.tunnel = tunnel
+        do throws(TransportError) {
+            completion(.success(try lane.openStream(opening)))
+        } catch {
+            completion(.failure(error))
+        }
+    }
+
+    override func note(_ request: RequestHead, status: UInt16, duration: TimeAmount) {
+        guard wantsNotes else { return }
+        lane.send(
+            TunnelNote(
+                tunnel: Int(tunnel), method: request.method.name, path: request.path, status: status,
+                microseconds: UInt32(clamping: duration.nanoseconds / 1_000)))
+    }
+}
+
+/// The same route's lanes on another event loop, while this one has none of its own.
+final class NeighbourUpstream: Upstream {
+    private let neighbour: WorkerReference
+    private let route: RouteKey
+    private let eventLoop: any EventLoop
+
+    init(neighbour: WorkerReference, route: RouteKey, eventLoop: any EventLoop, pool: ConnectionPool) {
+        self.neighbour = neighbour
+        self.route = route
+        self.eventLoop = eventLoop
+        super.init(pool: pool)
+    }
+
+    var loopIndex: Int { neighbour.index }
+    override var name: String { "event loop \(neighbour.index)" }
+
+    override func open(
+        _ opening: StreamOpening, completion: @escaping (Result<any ByteTransport, TransportError>) -> Void
+    ) {
+        let loop = eventLoop
+        let done = NIOLoopBound(completion, eventLoop: loop)
+        let route = route
+        neighbour.run { worker in
+            guard let local = worker.routes.find(route)?.localLane else {
+                let error = TransportError(.laneLost, "The agent's lane is gone")
+                return loop.execute { done.value(.failure(error)) }
+            }
+            local.open(opening) { result in
+                switch result {
+                case .success(let stream): CrossLoopTransport.bridge(stream, to: loop) { done.value(.success($0)) }
+                case .failure(let error): loop.execute { done.value(.failure(error)) }
+                }
+            }
+        }
+    }
+}
+
+/// A kite that has an address of its own.
+final class DirectUpstream: Upstream {
+    let endpoint: Endpoint
+    private let dialer: Dialer
+    private let eventLoop: any EventLoop
+
+    init(endpoint: Endpoint, dialer: Dialer, eventLoop: any EventLoop, pool: ConnectionPool) {
+        self.endpoint = endpoint
+        self.dialer = dialer
+        self.eventLoop = eventLoop
+        super.init(pool: pool)
+    }
+
+    override var name: String { endpoint.description }
+
+    override func open(
+        _ opening: StreamOpening, completion: @escaping (Result<any ByteTransport, TransportError>) -> Void
+    ) {
+        dialer.dial(endpoint, on: eventLoop, completion: completion)
+    }
+}

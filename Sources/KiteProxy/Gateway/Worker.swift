@@ -1,0 +1,312 @@
+/// All that one event loop needs to serve its visitors and agents, so that no request leaves it, waits on a lock or asks
+/// somebody else.
+import KiteCore
+import KiteDialing
+import KiteHTTP
+import KiteSupport
+import KiteTunnel
+import Logging
+import NIOCore
+
+/// What is the same on all event loops.
+struct WorkerSettings: Sendable {
+    var options: GatewayOptions
+    var directory: Directory
+    var http: HTTPLimits
+    var viaName: String
+    var publicURL: String
+    var authenticator: any GatewayAuthenticator
+    var resolver: (any KiteResolver)?
+    var dialer: Dialer
+    var board: RouteBoard
+    var pool: TaskPool
+    var logger: Logger
+    var mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
+}
+
+/// A way to reach the worker of another event loop.
+struct WorkerReference: Sendable {
+    let index: Int
+    private let bound: NIOLoopBound<Worker>
+
+    init(_ worker: Worker) {
+        index = worker.index
+        bound = NIOLoopBound(worker, eventLoop: worker.eventLoop)
+    }
+
+    var eventLoop: any EventLoop { bound.eventLoop }
+
+    /// Runs something on the worker's loop.
+    func run(_ body: @escaping @Sendable (Worker) -> Void) {
+        let bound = bound
+        bound.eventLoop.execute { body(bound.value) }
+    }
+
+    /// Runs something on the worker's loop and waits for it.
+    func ask<Result: Sendable>(_ body: @escaping @Sendable (Worker) -> Result) async -> Result? {
+        let bound = bound
+        return try? await bound.eventLoop.submit { body(bound.value) }.get()
+    }
+
+    /// The worker, for code that already runs on its loop.
+    var here: Worker { bound.value }
+}
+
+/// One event loop's share of the gateway. Every member must be used on ``eventLoop``.
+final class Worker {
+    let index: Int
+    let eventLoop: any EventLoop
+    let settings: WorkerSettings
+    let wheel: TimerWheel
+    let resources: HTTPLoopResources
+    var routes = RouteTable()
+    var metrics = GatewayMetrics()
+    var neighbours: [WorkerReference] = []
+    private(set) var isDraining = false
+    /// The gateway's own kite, where one is mounted.
+    private(set) var kite: (any ExchangeAcceptor)?
+    private(set) lazy var resolution = KontrolResolution(self)
+    private(set) lazy var door = TunnelDoor(self)
+
+    private var connections: [ObjectIdentifier: HTTPServerConnection] = [:]
+    private var lanes: [ObjectIdentifier: AttachedLane] = [:]
+    private var relays: [ObjectIdentifier: TransportRelay] = [:]
+    private var spareExchanges: [ProxyExchange] = []
+    private var refusalLog = LogRateLimit<RefusalCause>()
+
+    /// A lane and what its agent serves over it.
+    struct AttachedLane {
+        let lane: TunnelLane
+        let session: String
+        let number: Int
+        let routes: [RouteKey]
+        let delegate: AttachedLaneDelegate
+    }
+
+    init(index: Int, eventLoop: any EventLoop, settings: WorkerSettings) {
+        self.index = index
+        self.eventLoop = eventLoop
+        self.settings = settings
+        wheel = TimerWheel(eventLoop: eventLoop)
+        resources = HTTPLoopResources(wheel: wheel)
+        kite = settings.mount?(eventLoop)
+    }
+
+    // MARK: Visitors' connections
+
+    func accept(_ transport: SocketTransport) {
+        metrics.acceptedConnections &+= 1
+        metrics.openConnections += 1
+        let address = transport.remoteAddress
+        let isTrusted =
+            address.map { address in settings.options.trustedProxies.contains { $0.contains(address) } } ?? false
+        let peer = ExchangePeer(
+            address: address, localAddress: transport.localAddress, isSecure: transport.isSecure,
+            isTrustedProxy: isTrusted)
+        transport.channel.closeFuture.assumeIsolated().whenComplete { [weak self] _ in
+            self?.metrics.openConnections -= 1
+        }
+        let visitor = VisitorConnection(worker: self, peer: peer)
+        let connection = HTTPServerConnection(
+            transport: transport, acceptor: visitor, limits: settings.http, peer: peer, resources: resources
+        ) { [weak self] connection, _ in self?.connections[ObjectIdentifier(connection)] = nil }
+        connections[ObjectIdentifier(connection)] = connection
+        if isDraining { connection.drain() }
+    }
+
+    func track(_ relay: TransportRelay) {
+        metrics.openUpgrades += 1
+        relays[ObjectIdentifier(relay)] = relay
+    }
+
+    func untrack(_ relay: TransportRelay, _ outcome: TransportRelay.Outcome) {
+        metrics.openUpgrades -= 1
+        metrics.bytesIn &+= UInt64(outcome.forward)
+        metrics.bytesOut &+= UInt64(outcome.backward)
+        relays[ObjectIdentifier(relay)] = nil
+    }
+
+    // MARK: Exchanges
+
+    func takeExchange() -> ProxyExchange { spareExchanges.popLast() ?? ProxyExchange(worker: self) }
+    func give(_ exchange: ProxyExchange) { if spareExchanges.count < 256 { spareExchanges.append(exchange) } }
+
+    /// Answers with a refusal, counts it and tells the operator, with the cause and not too often.
+    func refuse(
+        _ exchange: any Exchange, _ cause: RefusalCause, _ refusal: Refusal, route: RouteKey? = nil, detail: String = ""
+    ) {
+        metrics.refusals[cause, default: 0] &+= 1
+        metrics.responses[Int(refusal.status / 100)] &+= 1
+        if let suppressed = refusalLog.admit(cause, now: eventLoop.now) {
+            settings.logger.notice(
+                "request refused",
+                metadata: [
+                    "cause": "\(cause.rawValue)", "status": "\(refusal.status)",
+                    "route": "\(route.map(\.description) ?? "-")",
+                    "visitor": "\(exchange.peer.address?.ipAddress ?? "-")", "detail": "\(detail)",
+                    "suppressed": "\(suppressed)",
+                ])
+        }
+        exchange.refuse(refusal)
+    }
+
+    // MARK: Routes
+
+    /// A connection pool for a new upstream.
+    func makePool() -> ConnectionPool {
+        var limits = ConnectionPool.Limits()
+        limits.idle = settings.options.limits.idleConnectionsPerTarget
+        limits.connections = settings.options.limits.connectionsPerTarget
+        limits.idleTimeout = settings.options.timeouts.upstreamIdle
+        return ConnectionPool(wheel: wheel, limits: limits, http: settings.http)
+    }
+
+    func install(_ spec: RouteSpec) {
+        if let route = routes.find(spec.key) { route.update(spec) } else { routes.insert(Route(spec)) }
+    }
+
+    /// Gives a route one direct target, in place of those it had.
+    func install(_ spec: RouteSpec, target: Endpoint) {
+        install(spec)
+        guard let route = routes.find(spec.key) else { return }
+        route.remove { $0 is DirectUpstream }
+        route.add(DirectUpstream(endpoint: target, dialer: settings.dialer, eventLoop: eventLoop, pool: makePool()))
+        unpark(route)
+    }
+
+    func uninstall(_ key: RouteKey) {
+        guard let route = routes.find(key) else { return }
+        routes.remove(key)
+        route.remove { _ in true }
+        let parked = route.parked
+        route.parked = []
+        for exchange in parked { exchange.routeVanished() }
+    }
+
+    private func unpark(_ route: Route) {
+        guard !route.parked.isEmpty, route.isServing else { return }
+        let parked = route.parked
+        route.parked = []
+        metrics.parkedRequests -= parked.count
+        for exchange in parked { exchange.unparked() }
+    }
+
+    // MARK: Lanes
+
+    func attach(
+        _ lane: TunnelLane, session: String, number: Int, tunnels: [TunnelBinding], wantsNotes: Bool,
+        delegate: AttachedLaneDelegate
+    ) {
+        metrics.acceptedLanes &+= 1
+        metrics.lanes += 1
+        lanes[ObjectIdentifier(lane)] = AttachedLane(
+            lane: lane, session: session, number: number, routes: tunnels.flatMap(\.keys), delegate: delegate)
+        for tunnel in tunnels {
+            for key in tunnel.keys {
+                guard let route = routes.find(key) else { continue }
+                route.add(
+                    LaneUpstream(
+                        lane: lane, tunnel: tunnel.index, session: session, wantsNotes: wantsNotes, pool: makePool()))
+            }
+        }
+        laneIsUp(lane)
+    }
+
+    /// A lane has a connection, for the first time or again.
+    func laneIsUp(_ lane: TunnelLane) {
+        guard let attached = lanes[ObjectIdentifier(lane)] else { return }
+        for key in attached.routes {
+            if let route = routes.find(key) { unpark(route) }
+            tellNeighbours(of: key)
+        }
+    }
+
+    /// A lane has lost its connection and waits to be resumed.
+    func laneIsDown(_ lane: TunnelLane) {
+        guard let attached = lanes[ObjectIdentifier(lane)] else { return }
+        for key in attached.routes { tellNeighbours(of: key) }
+    }
+
+    func detach(_ lane: TunnelLane) {
+        guard let attached = lanes.removeValue(forKey: ObjectIdentifier(lane)) else { return }
+        metrics.lanes -= 1
+        metrics.openedStreams &+= lane.statistics.openedStreams
+        for key in attached.routes {
+            routes.find(key)?.remove { ($0 as? LaneUpstream)?.lane === lane }
+            tellNeighbours(of: key)
+        }
+    }
+
+    func lane(session: String, number: Int) -> TunnelLane? {
+        lanes.values.first { $0.session == session && $0.number == number }?.lane
+    }
+
+    func connectedLane(session: String) -> TunnelLane? {
+        lanes.values.first { $0.session == session && $0.lane.isConnected && $0.lane.acceptsStreams }?.lane
+    }
+
+    func hasLane(session: String) -> Bool { lanes.values.contains { $0.session == session } }
+
+    func closeLanes(session: String, _ message: TunnelGoAway?) {
+        for attached in lanes.values where attached.session == session {
+            if let message { attached.lane.goAway(message) }
+            attached.lane.close()
+        }
+    }
+
+    private func tellNeighbours(of key: RouteKey) {
+        let isServing = routes.find(key)?.localLane != nil
+        let index = index
+        for neighbour in neighbours { neighbour.run { $0.neighbour(index, serves: key, isServing) } }
+    }
+
+    /// Another event loop has got, or lost, lanes for a route.
+    private func neighbour(_ index: Int, serves key: RouteKey, _ isServing: Bool) {
+        guard let route = routes.find(key), let reference = neighbours.first(where: { $0.index == index }) else {
+            return
+        }
+        let known = route.upstreams.contains { ($0 as? NeighbourUpstream)?.loopIndex == index }
+        if isServing, !known {
+            route.add(NeighbourUpstream(neighbour: reference, route: key, eventLoop: eventLoop, pool: makePool()))
+            unpark(route)
+        } else if !isServing, known {
+            route.remove { ($0 as? NeighbourUpstream)?.loopIndex == index }
+        }
+    }
+
+    // MARK: Numbers and the end
+
+    func snapshot() -> GatewayMetrics {
+        var result = metrics
+        for attached in lanes.values {
+            let statistics = attached.lane.statistics
+            result.openStreams += statistics.openStreams
+            result.openedStreams &+= statistics.openedStreams
+        }
+        for route in routes.all {
+            for upstream in route.upstreams where upstream is DirectUpstream {
+                result.upstreamConnections += upstream.pool.count
+            }
+        }
+        return result
+    }
+
+    /// Takes no more work, lets what runs come to its end, and tells agents to go.
+    func drain() {
+        guard !isDraining else { return }
+        isDraining = true
+        for connection in connections.values { connection.drain() }
+        for attached in lanes.values { attached.lane.goAway(TunnelGoAway(reason: "the gateway is shutting down")) }
+    }
+
+    /// Whether nothing is under way any more.
+    var isQuiet: Bool { connections.isEmpty && relays.isEmpty }
+
+    /// Ends what is still there.
+    func stop() {
+        let reason = TransportError(.goingAway, "The gateway is shutting down")
+        for relay in relays.values { relay.abort(reason) }
+        for attached in lanes.values { attached.lane.close() }
+        for route in routes.all { route.remove { _ in true } }
+    }
+}
