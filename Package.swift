@@ -178,7 +178,9 @@ let package = Package(
             path: "Tests/KiteCommand", swiftSettings: settings),
         .testTarget(
             name: "KiteProxyTests",
-            dependencies: nio + ["KiteProxy", "KiteCommand", "KiteGateway", "KiteHTTP", logging, arguments],
+            dependencies: nio + [
+                "KiteProxy", "KiteCommand", "KiteGateway", "KiteHTTP", "KiteSupport", logging, arguments,
+            ],
             path: "Tests/KiteProxy/CommandLine", swiftSettings: settings),
         .testTarget(
             name: "TunnelClientTests",

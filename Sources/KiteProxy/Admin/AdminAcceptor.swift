@@ -2,6 +2,7 @@
 /// that tests need no socket.
 import KiteCommand
 import KiteHTTP
+import KiteSupport
 import NIOCore
 
 /// Where the admin listener gets what it shows.
@@ -19,8 +20,13 @@ protocol AdminSource: Sendable {
 /// Answers the exchanges of one event loop.
 final class AdminAcceptor: ExchangeAcceptor {
     private let source: any AdminSource
+    private let tasks: TaskPool
 
-    init(source: any AdminSource) { self.source = source }
+    /// - Parameter tasks: gathers what is asked for.
+    init(source: any AdminSource, tasks: TaskPool) {
+        self.source = source
+        self.tasks = tasks
+    }
 
     func accept(_ exchange: any Exchange) {
         guard exchange.request.method == .get || exchange.request.method == .head else {
@@ -43,12 +49,17 @@ final class AdminAcceptor: ExchangeAcceptor {
         }
         let handler = PendingReply(exchange: exchange)
         exchange.handler = handler
-        let bound = NIOLoopBound(handler, eventLoop: exchange.eventLoop)
         let eventLoop = exchange.eventLoop
+        let bound = NIOLoopBound(handler, eventLoop: eventLoop)
         let source = source
-        eventLoop.makeFutureWithTask { await Self.reply(to: path, source) }
-            .hop(to: eventLoop)
-            .whenSuccess { reply in bound.value.answer(reply) }
+        let isAccepted = tasks.spawn {
+            let reply = await Self.reply(to: path, source)
+            eventLoop.execute { bound.value.answer(reply) }
+        }
+        if !isAccepted {
+            handler.answer(
+                Reply(status: 503, type: "text/plain", body: "Too many requests at a time, or shutting down.\n"))
+        }
     }
 
     /// The answer to a path.

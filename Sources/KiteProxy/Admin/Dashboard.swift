@@ -55,7 +55,7 @@ enum Dashboard {
               ["memory", size(v.process_resident_memory_bytes ?? 0)]].map(([name, value]) => { const div = document.createElement("div");
               const b = document.createElement("b"); b.textContent = value; div.append(b, name); return div; }));
             element("routes").replaceChildren(...JSON.parse(routes).routes.map((r) => row(cell(r.name), cell(r.kind), cell(r.owner),
-              cell(r.publicURL), cell(r.targets.join(", ")), cell(r.lanes), cell(r.serving ? "yes" : "no", r.serving ? "good" : "bad"))));
+              cell(r.publicURL), cell(r.targets.join(", ")), cell(r.lanes), cell(r.isServing ? "yes" : "no", r.isServing ? "good" : "bad"))));
             element("agents").replaceChildren(...JSON.parse(agents).agents.map((a) => row(cell(a.session), cell(a.user), cell(a.address),
               cell(a.lanes), cell(a.streams), cell(a.tunnels.join(", ")))));
           } catch (error) { element("state").textContent = "gateway does not answer"; element("state").className = "bad"; }

@@ -11,7 +11,7 @@ struct KiteProxyCommand: AsyncParsableCommand {
             Settings come from flags, environment variables (KITEPROXY_…) and a YAML file (--config), in this order of \
             precedence. Exit codes: 0 after a clean shutdown, 1 when it could not start, 2 for wrong usage.
             """,
-        version: programVersion, subcommands: [KeysCommand.self, CheckCommand.self])
+        version: programVersion, subcommands: [KeysCommand.self, RoutesCommand.self, CheckCommand.self])
 
     static func main() async { await runProgram(KiteProxyCommand.self) }
 }

@@ -1,34 +1,37 @@
-/// How the agent connects: to the gateway, and to private services.
+/// How the agent connects: to the gateway, through a proxy where the environment names one, and to private services.
 import KiteCommand
 import KiteDialing
 import KiteHTTP
 import KiteTunnel
 import NIOCore
-import NIOPosix
 
 struct AgentDialers: Sendable {
     let lane: LaneDialer
     let target: TargetDialer
 
+    /// - Throws: ``CommandFailure`` when certificates or the proxy cannot be used.
     init(_ settings: Settings) throws {
-        let timeout = settings[AgentSettings.connectTimeout]
-        target = { endpoint, loop in Self.connect(endpoint, loop, timeout: timeout) }
-        lane = { endpoint, loop in try await Self.connect(endpoint, loop, timeout: timeout).get() }
-    }
-
-    private static func connect(
-        _ endpoint: Endpoint, _ loop: any EventLoop, timeout: TimeAmount
-    ) -> EventLoopFuture<NIOLoopBound<any ByteTransport>> {
-        let bootstrap = ClientBootstrap(group: loop).connectTimeout(timeout)
-            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .channelOption(.allowRemoteHalfClosure, value: true)
-        let channel =
-            switch endpoint.address {
-            case .tcp(let host, let port): bootstrap.connect(host: host, port: port)
-            case .unix(let path): bootstrap.connect(unixDomainSocketPath: path)
+        var configuration = Dialer.Configuration()
+        configuration.connectTimeout = settings[AgentSettings.connectTimeout]
+        let dialer: Dialer
+        do {
+            let tls = try settings[AgentSettings.certificateAuthorities].map { file in
+                try Dialer.tlsContext(trusting: expandHome(file))
             }
-        return channel.flatMapThrowing { channel in
-            NIOLoopBound(try SocketTransport.install(on: channel), eventLoop: loop)
+            dialer = try Dialer(configuration: configuration, tls: tls)
+        } catch {
+            throw CommandFailure(.failed, "the certificate authorities of --ca-file cannot be used: \(error)")
+        }
+        target = { endpoint, loop, completion in dialer.dial(endpoint, on: loop, completion: completion) }
+        lane = { endpoint, loop in
+            let promise = loop.makePromise(of: NIOLoopBound<any ByteTransport>.self)
+            loop.execute {
+                dialer.dial(endpoint, on: loop) { result in
+                    promise.completeWith(
+                        result.map { NIOLoopBound($0, eventLoop: loop) }.mapError { $0 as any Error })
+                }
+            }
+            return try await promise.futureResult.get()
         }
     }
 }

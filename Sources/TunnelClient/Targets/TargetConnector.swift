@@ -4,8 +4,9 @@ import KiteHTTP
 import KiteTunnel
 import NIOCore
 
-/// Connects to an endpoint on an event loop.
-typealias TargetDialer = @Sendable (Endpoint, any EventLoop) -> EventLoopFuture<NIOLoopBound<any ByteTransport>>
+/// Connects to an endpoint on the event loop it is called on.
+typealias TargetDialer =
+    @Sendable (Endpoint, any EventLoop, @escaping (Result<any ByteTransport, TransportError>) -> Void) -> Void
 
 /// Holds a stream while its target is dialled, then lets a relay take over. Bound to the stream's event loop; keeps itself alive as the
 /// stream's delegate.
@@ -38,17 +39,14 @@ final class TargetConnector: ByteTransportDelegate {
     }
 
     private func attempt(_ position: Int, before: TransportError?) {
+        guard !isClosed else { return }
         guard position < endpoints.count else {
             return fail(before ?? TransportError(.connectFailed, "The tunnel has no target"))
         }
-        let loop = visitor.eventLoop
-        let bound = NIOLoopBound(self, eventLoop: loop)
-        dial(endpoints[position], loop).hop(to: loop).whenComplete { result in
+        dial(endpoints[position], visitor.eventLoop) { result in
             switch result {
-            case .success(let target): bound.value.connected(target.value)
-            case .failure(let error):
-                let cause = error as? TransportError ?? TransportError(.connectFailed, "\(error)")
-                bound.value.attempt(position + 1, before: before ?? cause)
+            case .success(let target): self.connected(target)
+            case .failure(let cause): self.attempt(position + 1, before: before ?? cause)
             }
         }
     }

@@ -61,4 +61,15 @@ struct DocumentationTests {
         #expect(settings[GatewaySettings.tcpPorts] == 20000...20099)
     }
 
+    @Test("The documents name every metric that exists")
+    func metrics() throws {
+        let document = try text("docs/operations.md")
+        var count = 0
+        for line in MetricsText.sample.split(separator: "\n") where line.hasPrefix("# TYPE ") {
+            let name = line.split(separator: " ")[2]
+            #expect(document.contains("`\(name)`"), "\(name) is missing in docs/operations.md")
+            count += 1
+        }
+        #expect(count > 20)
+    }
 }

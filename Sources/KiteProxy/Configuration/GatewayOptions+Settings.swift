@@ -1,0 +1,66 @@
+/// From settings to the gateway's options.
+import KiteCommand
+import KiteGateway
+import NIOCore
+
+extension GatewayConfiguration {
+    /// The options that the settings come to, without certificates.
+    var gatewayOptions: GatewayOptions {
+        var options = GatewayOptions()
+        options.listeners =
+            settings[GatewaySettings.listen].map { .init(host: $0.host, port: $0.port) }
+            + settings[GatewaySettings.listenTLS].map { .init(host: $0.host, port: $0.port, isSecure: true) }
+        options.publicURL = settings[GatewaySettings.publicURL].map { "\($0.scheme)://\($0.authority)" }
+        options.domain = settings[GatewaySettings.domain]
+        options.threads = threads
+        options.trustedProxies = settings[GatewaySettings.trustedProxies].compactMap(AddressRange.init)
+        options.directTargets =
+            switch settings[GatewaySettings.directLoopback] {
+            case .auto: .derived
+            case .allow: .allowingLoopback
+            case .refuse: .refusingLoopback
+            }
+        options.directTargets.allowed = settings[GatewaySettings.directAllow].compactMap(AddressRange.init)
+        options.directTargets.denied = settings[GatewaySettings.directDeny].compactMap(AddressRange.init)
+        options.isAccessLogged = settings[GatewaySettings.accessLog]
+        options.limits = limits
+        options.timeouts = timeouts
+        options.parking.time = settings[GatewaySettings.parkTime]
+        options.parking.requestsPerRoute = settings[GatewaySettings.parkedPerRoute]
+        options.parking.requests = settings[GatewaySettings.parked]
+        options.tunnels.isEnabled = settings[GatewaySettings.tunnels]
+        options.tunnels.tcpHost = settings[GatewaySettings.tcpHost]
+        options.tunnels.tcpPorts = settings[GatewaySettings.tcpPorts]
+        options.tunnels.tunnelsPerSession = settings[GatewaySettings.tunnelsPerSession]
+        options.tunnels.namesPerUser = settings[GatewaySettings.namesPerUser]
+        return options
+    }
+
+    private var limits: GatewayOptions.Limits {
+        var limits = GatewayOptions.Limits()
+        limits.headBytes = settings[GatewaySettings.headBytes]
+        limits.targetBytes = settings[GatewaySettings.targetBytes]
+        limits.bodyBytes = settings[GatewaySettings.bodyBytes].map(Int64.init)
+        limits.connections = settings[GatewaySettings.connections]
+        limits.connectionsPerAddress = settings[GatewaySettings.connectionsPerAddress]
+        limits.connectionsPerTarget = settings[GatewaySettings.connectionsPerTarget]
+        limits.idleConnectionsPerTarget = settings[GatewaySettings.idleConnectionsPerTarget]
+        limits.resolvedRoutes = settings[GatewaySettings.resolvedRoutes]
+        limits.pendingResolutions = settings[GatewaySettings.pendingResolutions]
+        return limits
+    }
+
+    private var timeouts: GatewayOptions.Timeouts {
+        var timeouts = GatewayOptions.Timeouts()
+        timeouts.head = settings[GatewaySettings.headTimeout]
+        timeouts.keepAlive = settings[GatewaySettings.keepAliveTimeout]
+        timeouts.connect = settings[GatewaySettings.connectTimeout]
+        timeouts.response = settings[GatewaySettings.responseTimeout]
+        timeouts.bodyIdle = settings[GatewaySettings.bodyIdleTimeout]
+        timeouts.upstreamIdle = settings[GatewaySettings.upstreamIdleTimeout]
+        timeouts.resolved = settings[GatewaySettings.resolvedTime]
+        timeouts.unresolved = settings[GatewaySettings.unresolvedTime]
+        timeouts.drain = settings[GatewaySettings.drainTime]
+        return timeouts
+    }
+}
