@@ -161,7 +161,9 @@ let package = Package(
             path: "Tests/KiteCore/Tunnel", swiftSettings: settings),
         .testTarget(
             name: "KiteCoreTests",
-            dependencies: nio + ["KiteCore", "KiteHTTP", "KiteDnode", "KiteSockJS", "KiteSupport", logging],
+            dependencies: nio + [
+                "KiteCore", "KiteHTTP", "KiteDialing", "KiteDnode", "KiteSockJS", "KiteSupport", logging,
+            ],
             path: "Tests/KiteCore", exclude: layers, swiftSettings: settings),
         .testTarget(
             name: "EmbeddedKontrolTests", dependencies: nio + ["EmbeddedKontrol", "KiteCore", "KiteDnode", logging],

@@ -75,7 +75,7 @@ import Testing
     }
 
     @Test func connectTellsWhyItFailed() async {
-        let kite = Kite.test { $0.handshakeTimeout = .milliseconds(50) }
+        let kite = Kite.test { $0.handshakeTimeout = .milliseconds(500) }
         await #expect {
             _ = try await KiteClient.connect(to: "http://user:secret@host/kite?token=secret", as: kite, options: quick)
             {
