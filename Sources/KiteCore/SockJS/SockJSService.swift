@@ -38,12 +38,12 @@ public final class SockJSService: Sendable {
     /// - Parameter path: the request's path below the prefix: empty, `/info`, `/123/abc/xhr`… A query in it is not looked at.
     public func serve(_ exchange: any Exchange, path: Substring) {
         let path = path.prefix { $0 != "?" }
+        if path.isEmpty || path == "/" { return serveRoot(exchange) }
         var parts = path.split(separator: "/", omittingEmptySubsequences: false)
         // The path begins with a slash and may end with one.
         if let first = parts.first, first.isEmpty { parts.removeFirst() }
         if parts.count > 1, let last = parts.last, last.isEmpty { parts.removeLast() }
         switch parts.count {
-        case 0: serveRoot(exchange)
         case 1: servePage(exchange, parts[0])
         case 3 where Self.isSessionPart(parts[0]) && Self.isSessionPart(parts[1]):
             serveTransport(exchange, session: String(parts[1]), transport: parts[2])
@@ -66,7 +66,6 @@ public final class SockJSService: Sendable {
 
     private func servePage(_ exchange: any Exchange, _ name: Substring) {
         switch name {
-        case "": serveRoot(exchange)
         case "info":
             serve(
                 exchange,
