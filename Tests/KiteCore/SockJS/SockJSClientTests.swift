@@ -212,7 +212,9 @@ import Testing
 
     @Test func linesAtEveryCut() throws {
         let text = String(repeating: "h", count: 2048) + "\no\n\na[\"x\"]\r\nh\nunfinished"
-        for cut in 0...text.utf8.count { #expect(try texts(.lines, text, cut: cut) == ["h", "o", "a[\"x\"]", "h"]) }
+        // All h are alike: the cuts that matter are at the ends of the prelude and behind it.
+        let cuts = [0, 1, 2, 1000] + Array(2046...text.utf8.count)
+        for cut in cuts { #expect(try texts(.lines, text, cut: cut) == ["h", "o", "a[\"x\"]", "h"]) }
     }
 
     @Test func eventsAtEveryCut() throws {

@@ -198,7 +198,7 @@ import Testing
         let ends = AsyncStream<Void>.makeStream()
         try await withServer(
             {
-                $0.disconnectDelay = .milliseconds(200)
+                $0.disconnectDelay = .milliseconds(1500)
                 $0.heartbeat = .milliseconds(100)
             },
             onSession: { channel in
