@@ -14,6 +14,8 @@ public struct KontrolError: Error, Sendable, Hashable, CustomStringConvertible {
         case invalidRegistration
         /// The caller may not do this.
         case forbidden
+        /// Kontrol would not, for a reason of its own.
+        case refused
         /// Kontrol cannot be reached, or broke while it answered.
         case unavailable
         /// Kontrol answered something that is no answer.

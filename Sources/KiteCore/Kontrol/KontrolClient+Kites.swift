@@ -1,0 +1,136 @@
+/// Finding kites through Kontrol, and being told when they come and go.
+internal import KiteDnode
+internal import KiteSupport
+
+extension KontrolClient: KiteResolver {
+    /// The kites that a query matches, each with a token for this kite.
+    /// - Throws: ``KontrolError``.
+    public func kites(matching query: KontrolQuery) async throws -> [KontrolKite] {
+        try query.validate()
+        do {
+            let answer: GetKitesResponse = try await tell("getKites", KitesRequest(query: query))
+            return answer.kites
+        } catch let error as KontrolError where error.code == .notFound {
+            return []
+        }
+    }
+
+    /// The kite with an id. Go's Kontrol cannot always tell by the id alone; then the kites of this kite's own user are searched.
+    /// - Throws: ``KontrolError``.
+    public func kite(id: String) async throws -> KontrolKite? {
+        guard !id.isEmpty else { return nil }
+        do {
+            if let found = try await kites(matching: KontrolQuery(id: id)).first(where: { $0.identity.id == id }) {
+                return found
+            }
+        } catch let error as KontrolError where error.code == .refused {
+            // Not by id, then.
+        }
+        return try await kites(matching: KontrolQuery(username: key.username)).first { $0.identity.id == id }
+    }
+
+    /// Tells of the kites that a query matches: first those that are there, then every one that comes or goes, until the task is
+    /// cancelled. Survives reconnects: what changed meanwhile is told afterwards.
+    /// - Throws: ``KontrolError`` with `refused` when Kontrol does not tell of changes (Go's last one does not), what `body` throws, and
+    ///   `CancellationError`.
+    public func watch(
+        _ query: KontrolQuery, _ body: @Sendable (KiteEvent) async throws -> Void
+    ) async throws {
+        try query.validate()
+        var known: [String: KiteIdentity] = [:]
+        var backoff = Backoff()
+        while true {
+            try await Task.sleep(for: backoff.next())
+            let subscription: KiteWatch
+            do {
+                subscription = try await KiteWatch(query, over: self)
+            } catch let error as KontrolError where error.code == .unavailable {
+                continue
+            }
+            backoff.reset()
+            // One more than a reconnect costs is better than a busy loop.
+            _ = backoff.next()
+            try await subscription.synchronise(&known, body)
+            try await subscription.follow(&known, body)
+        }
+    }
+}
+
+/// Arguments of `getKites`.
+private struct KitesRequest: Encodable, Sendable {
+    let query: KontrolQuery
+    /// Go's name and kite.js's name.
+    var watchCallback: DnodeFunction?
+    var watchHandler: DnodeFunction?
+}
+
+/// One subscription to changes, for as long as the connection lasts.
+private struct KiteWatch: Sendable {
+    /// What the function of a subscription is called with.
+    private struct Message: Decodable, Sendable {
+        var error: KiteError?
+        var result: KiteEvent?
+    }
+
+    private let kites: [KontrolKite]
+    private let messages: AsyncStream<Message>
+    private let message: AsyncStream<Message>.Continuation
+    private let connectionEvents: AsyncStream<KiteClient.Event>
+
+    init(_ query: KontrolQuery, over kontrol: KontrolClient) async throws {
+        let (messages, message) = AsyncStream<Message>.makeStream(bufferingPolicy: .bufferingOldest(1024))
+        let function = DnodeFunction(taking: Message.self) { received in
+            // A lost event would leave a wrong picture: subscribe anew.
+            if case .dropped = message.yield(received) { message.finish() }
+        }
+        self.messages = messages
+        self.message = message
+        // Before the call, so that no disconnect is missed.
+        connectionEvents = kontrol.client.events()
+        let answer: GetKitesResponse = try await kontrol.tell(
+            "getKites", KitesRequest(query: query, watchCallback: function, watchHandler: function))
+        guard answer.watcherID != nil else {
+            throw KontrolError(.refused, "This Kontrol does not tell of changes")
+        }
+        kites = answer.kites
+    }
+
+    /// Tells the difference between what was known and what is there now.
+    func synchronise(
+        _ known: inout [String: KiteIdentity], _ body: @Sendable (KiteEvent) async throws -> Void
+    ) async throws {
+        let present = Set(kites.map(\.identity.id))
+        for (id, identity) in known where !present.contains(id) {
+            known[id] = nil
+            try await body(KiteEvent(action: .deregister, kite: identity))
+        }
+        for kite in kites where known[kite.identity.id] != kite.identity {
+            known[kite.identity.id] = kite.identity
+            try await body(
+                KiteEvent(action: .register, kite: kite.identity, url: kite.url, token: kite.token))
+        }
+    }
+
+    /// Tells of changes until the subscription ends.
+    func follow(
+        _ known: inout [String: KiteIdentity], _ body: @Sendable (KiteEvent) async throws -> Void
+    ) async throws {
+        let ending = Task { [connectionEvents, message] in
+            for await event in connectionEvents {
+                if case .disconnected = event { break }
+            }
+            message.finish()
+        }
+        // Owned here: ended before this returns, whatever happens.
+        defer { ending.cancel() }
+        for await received in messages {
+            guard let event = received.result else { break }
+            switch event.action {
+            case .register: known[event.kite.id] = event.kite
+            case .deregister: known[event.kite.id] = nil
+            }
+            try await body(event)
+        }
+        try Task.checkCancellation()
+    }
+}
