@@ -166,7 +166,10 @@ let package = Package(
             ],
             path: "Tests/KiteCore", exclude: layers, swiftSettings: settings),
         .testTarget(
-            name: "EmbeddedKontrolTests", dependencies: nio + ["EmbeddedKontrol", "KiteCore", "KiteDnode", logging],
+            name: "EmbeddedKontrolTests",
+            dependencies: nio + [
+                "EmbeddedKontrol", "KiteCore", "KiteDnode", "KiteHTTP", "KiteSockJS", "KiteSupport", logging,
+            ],
             path: "Tests/KiteProxy/EmbeddedKontrol", swiftSettings: settings),
         .testTarget(
             name: "KiteGatewayTests",

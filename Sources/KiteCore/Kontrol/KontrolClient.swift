@@ -41,7 +41,8 @@ public final class KontrolClient: Service {
     }
 
     package init(
-        kite: Kite, url: String?, key: KiteKey?, connector: @escaping KiteConnector, now: @escaping @Sendable () -> Int64,
+        kite: Kite, url: String?, key: KiteKey?, connector: @escaping KiteConnector,
+        now: @escaping @Sendable () -> Int64,
         onKeyChange: (@Sendable (KiteKey) -> Void)?
     ) throws(KontrolError) {
         guard let key = key ?? kite.configuration.kiteKey else {

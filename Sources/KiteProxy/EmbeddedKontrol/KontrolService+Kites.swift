@@ -46,6 +46,7 @@ extension KontrolService {
     }
 
     /// Registers a kite that lives in this process, such as the gateway itself. It stays until ``deregister(_:)``.
+    @discardableResult
     package func register(local identity: KiteIdentity, url: String) async throws(KontrolError) -> Registry.Receipt {
         try RegistrationRules.check(url: url)
         try RegistrationRules.check(identity)

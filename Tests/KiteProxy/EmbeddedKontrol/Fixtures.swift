@@ -62,13 +62,16 @@ struct KeyDirectoryFiles {
 
 /// A Kontrol in a directory of its own.
 func withService(
-    policy: MachinePolicy = .deny, _ body: (KontrolService, TestClock, String) async throws -> Void
+    policy: MachinePolicy = .deny, limits: Registry.Limits = Registry.Limits(),
+    tokenLifetime: Int64 = 48 * 3600, _ body: (KontrolService, TestClock, String) async throws -> Void
 ) async throws {
     try await withTemporaryDirectory { directory in
         try await prepare(directory, with: Keys.first)
         let clock = TestClock()
         var options = KontrolService.Options(dataDirectory: directory, identity: identity("kontrol"))
         options.machinePolicy = policy
+        options.limits = limits
+        options.tokenLifetime = tokenLifetime
         options.now = { clock.now }
         let service = try await KontrolService(options: options, logger: quiet)
         try await body(service, clock, directory)
