@@ -201,5 +201,7 @@ let package = Package(
         // MARK: examples
         .executableTarget(
             name: "MathKite", dependencies: ["KiteCore"], path: "Examples/MathKite", swiftSettings: settings),
+        .executableTarget(
+            name: "MathClient", dependencies: ["KiteCore"], path: "Examples/MathClient", swiftSettings: settings),
     ]
 )

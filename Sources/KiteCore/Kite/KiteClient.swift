@@ -68,7 +68,7 @@ public final class KiteClient: KiteCaller, Service {
     ///   - kite: who we are; may be one that also listens.
     public init(
         url: String, as kite: Kite = Kite(name: "client", version: "1.0.0"), credentials: KiteCredentials = .none,
-        options: Options = Options(), connector: @escaping KiteConnector
+        options: Options = Options(), connector: @escaping KiteConnector = KiteClient.sockJS
     ) {
         self.url = url
         self.kite = kite
@@ -84,7 +84,7 @@ public final class KiteClient: KiteCaller, Service {
     /// - Throws: ``KiteError`` of type `sendError` with the cause.
     public static func connect(
         to url: String, as kite: Kite = Kite(name: "client", version: "1.0.0"), credentials: KiteCredentials = .none,
-        options: Options = Options(), connector: @escaping KiteConnector
+        options: Options = Options(), connector: @escaping KiteConnector = KiteClient.sockJS
     ) async throws -> KiteClient {
         let client = KiteClient(url: url, as: kite, credentials: credentials, options: options, connector: connector)
         // Owned by the client: cancelled and awaited in close().
@@ -106,7 +106,7 @@ public final class KiteClient: KiteCaller, Service {
     @discardableResult
     public static func withConnection<Outcome>(
         to url: String, as kite: Kite = Kite(name: "client", version: "1.0.0"), credentials: KiteCredentials = .none,
-        options: Options = Options(), connector: @escaping KiteConnector,
+        options: Options = Options(), connector: @escaping KiteConnector = KiteClient.sockJS,
         _ body: (KiteClient) async throws -> Outcome
     ) async throws -> Outcome {
         let client = try await connect(

@@ -49,13 +49,15 @@ import Testing
         }
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let done = loop.makePromise(of: String.self)
-        let channel = try await ClientBootstrap(group: loop)
+        let connected = ClientBootstrap(group: loop)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(Collector(done))
                 }
             }
-            .connect(to: server.address).get()
+            .connect(to: server.address)
+        connected.cascadeFailure(to: done)
+        let channel = try await connected.get()
         let text =
             "\(head) HTTP/1.1\r\nHost: kite\r\nConnection: close\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
         try await channel.writeAndFlush(ByteBuffer(string: text))
@@ -110,12 +112,21 @@ import Testing
         let server = try await kite.listen(host: "127.0.0.1", port: 0)
         let port = try #require(server.address.port)
         let task = Task { try await server.run() }
-        #expect(try await request(server, "POST /kite/000/abc/xhr").hasSuffix("\r\n\r\no\n"))
-        async let poll = request(server, "POST /kite/000/abc/xhr")
-        while kite.connections.isEmpty { await Task.yield() }
-        task.cancel()
+        var options = KiteClient.Options()
+        options.reconnects = false
+        try await KiteClient.withConnection(to: server.url, as: .test("exp2"), options: options) { client in
+            let events = client.events()
+            let pong = try await client.tell("kite.ping")
+            #expect(pong == "pong")
+            task.cancel()
+            var reasons: [String] = []
+            for await event in events {
+                if case .disconnected(_, let reason) = event { reasons.append(reason) }
+            }
+            // In order, that is with a close frame.
+            #expect(reasons == ["The connection was closed."])
+        }
         try await task.value
-        #expect(try await poll.hasSuffix(#"c[3000,"Go away!"]"# + "\n"))
         #expect(kite.connections.isEmpty)
         let again = try await kite.listen(host: "127.0.0.1", port: port)
         #expect(again.address.port == port)
@@ -123,5 +134,67 @@ import Testing
         #expect(try await request(again, "GET /kite").hasSuffix("Welcome to SockJS!\n"))
         secondTask.cancel()
         try await secondTask.value
+    }
+}
+
+/// A client and a kite over SockJS.
+@Suite(.timeLimit(.minutes(1))) struct KiteOverSockJSTests {
+    @Test(arguments: [KiteConfiguration.Transport.webSocket, .xhrPolling, .auto])
+    func squareOfFourIsSixteen(_ transport: KiteConfiguration.Transport) async throws {
+        let kite = KiteServerTests().math()
+        kite.handle("echo") { request in request.arguments.first ?? .null }
+        kite.handle("callme") { (request, method: String) in try await request.remote.tell(method, 5) }
+        try await KiteServerTests().serve(kite) { server in
+            let caller = Kite.test("exp2") { $0.transport = transport }
+            caller.handle("triple") { (_, number: Int) in 3 * number }
+            try await KiteClient.withConnection(to: server.url, as: caller) { client in
+                let square: Double = try await client.tell("square", 4)
+                #expect(square == 16)
+                let tripled = try await client.tell("callme", "triple")
+                #expect(tripled == 15)
+                let text = String(repeating: "y", count: 1_000_000)
+                let echoed = try await client.tell("echo", text)
+                #expect(echoed == .string(text))
+            }
+        }
+    }
+
+    @Test func manyCallsAtATime() async throws {
+        try await KiteServerTests().serve(KiteServerTests().math()) { server in
+            try await KiteClient.withConnection(to: server.url, as: .test("exp2")) { client in
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    for number in 0..<200 {
+                        group.addTask {
+                            let square: Int = try await client.tell("square", number)
+                            #expect(square == number * number)
+                        }
+                    }
+                    try await group.waitForAll()
+                }
+            }
+        }
+    }
+
+    @Test func clientComesBackAfterTheServerRestarted() async throws {
+        let kite = KiteServerTests().math()
+        let first = try await kite.listen(host: "127.0.0.1", port: 0)
+        let firstRun = Task { try await first.run() }
+        var options = KiteClient.Options()
+        options.backoffBase = .milliseconds(5)
+        options.backoffLimit = .milliseconds(20)
+        try await KiteClient.withConnection(to: first.url, as: .test("exp2"), options: options) { client in
+            let square = try await client.tell("square", 2)
+            #expect(square == 4)
+            let events = client.events()
+            firstRun.cancel()
+            try await firstRun.value
+            for await event in events { if case .failed = event { break } }
+            let second = try await kite.listen(host: "127.0.0.1", port: first.address.port)
+            let secondRun = Task { try await second.run() }
+            let again = try await client.tell("square", 3)
+            #expect(again == 9)
+            secondRun.cancel()
+            try await secondRun.value
+        }
     }
 }
