@@ -152,7 +152,7 @@ public actor KontrolService: Service {
 
     /// Tells of every kite that comes or goes and that a query matches, until the watcher is cancelled. A watcher that does not
     /// take its events ends.
-    /// - Returns: the watcher's id, and what happens; the stream begins with what is registered now.
+    /// - Returns: the watcher's id, and what happens from now on.
     /// - Throws: ``KontrolError`` with `invalidQuery`, or `forbidden` when there are too many watchers.
     package func watch(_ query: KontrolQuery) throws(KontrolError) -> (
         id: String, changes: AsyncStream<Registry.Change>

@@ -221,12 +221,11 @@ struct KontrolClientTests {
                 _ = try await world.service.register(local: identity("fs"), url: "http://fs/kite")
                 try await eventually { events.withLock { $0.count } == 2 }
                 // While the connection is cut one goes.
-                world.network.add(Kite(name: "deaf", version: "1.0.0", logger: quiet), at: Self.url)
+                world.network.remove(Self.url)
                 for remote in world.server.kite.connections { remote.close() }
                 try await eventually { world.server.kite.connections.isEmpty }
                 await world.service.deregister(math)
                 world.network.add(world.server.kite, at: Self.url)
-                kontrol.client.remote?.close()
                 try await eventually { events.withLock { $0.count } == 3 }
                 #expect(events.withLock { $0 } == ["REGISTER math", "REGISTER fs", "DEREGISTER math"])
             }

@@ -79,6 +79,8 @@ final class MemoryNetwork: Sendable {
 
     func add(_ kite: Kite, at url: String) { kites.withLock { $0[url] = kite } }
 
+    func remove(_ url: String) { kites.withLock { $0[url] = nil } }
+
     var connector: KiteConnector {
         { [self] url, _ in
             guard let kite = kites.withLock({ $0[url] }) else {

@@ -1,0 +1,42 @@
+/// An embedded Kontrol that listens on a port of its own.
+internal import KiteCore
+internal import KiteSupport
+internal import NIOCore
+public import ServiceLifecycle
+
+/// Serves Kontrol's methods below `/kite`, registering over HTTP, and keeps the service going. One thing to give to the service group.
+public struct KontrolListener: Service {
+    public let server: KontrolServer
+    private let listening: KiteServer
+    private let tasks: TaskPool
+
+    /// Listens at once; connections are served while ``run()`` runs.
+    /// - Parameters:
+    ///   - host: a name or an IP address of this machine.
+    ///   - port: 0 for any that is free.
+    ///   - publicURL: where kites reach this Kontrol; under it Kontrol lists itself. The address it listens on where nil.
+    /// - Throws: when the address does not exist or is taken.
+    public init(_ server: KontrolServer, host: String, port: Int, publicURL: String? = nil) async throws {
+        self.server = server
+        let tasks = TaskPool()
+        self.tasks = tasks
+        let service = server.service
+        listening = try await server.kite.listen(host: host, port: port) { _ in
+            KontrolExchangeAcceptor(service: service, tasks: tasks, next: NothingHere())
+        }
+        try await service.register(local: service.identity, url: publicURL ?? listening.url)
+    }
+
+    /// The URL by which clients of this machine reach it.
+    public var url: String { listening.url }
+
+    /// Serves until the task is cancelled or the service group shuts down; then the service notes who was alive and closes its
+    /// database.
+    public func run() async throws {
+        try await withThrowingDiscardingTaskGroup { group in
+            group.addTask { try await tasks.run() }
+            group.addTask { try await listening.run() }
+            group.addTask { try await server.service.run() }
+        }
+    }
+}
