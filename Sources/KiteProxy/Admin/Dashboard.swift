@@ -24,7 +24,7 @@ enum Dashboard {
         <table><thead><tr><th>name</th><th>kind</th><th>owner</th><th>public URL</th><th>targets</th><th>lanes</th><th>serves</th></tr></thead>
         <tbody id="routes"></tbody></table>
         <h2>Agents</h2>
-        <table><thead><tr><th>session</th><th>user</th><th>address</th><th>lanes</th><th>streams</th><th>tunnels</th></tr></thead>
+        <table><thead><tr><th>user</th><th>address</th><th>lanes</th><th>tunnels</th></tr></thead>
         <tbody id="agents"></tbody></table>
         <script>
         const element = (id) => document.getElementById(id);
@@ -56,8 +56,8 @@ enum Dashboard {
               const b = document.createElement("b"); b.textContent = value; div.append(b, name); return div; }));
             element("routes").replaceChildren(...JSON.parse(routes).routes.map((r) => row(cell(r.name), cell(r.kind), cell(r.owner),
               cell(r.publicURL), cell(r.targets.join(", ")), cell(r.lanes), cell(r.isServing ? "yes" : "no", r.isServing ? "good" : "bad"))));
-            element("agents").replaceChildren(...JSON.parse(agents).agents.map((a) => row(cell(a.session), cell(a.user), cell(a.address),
-              cell(a.lanes), cell(a.streams), cell(a.tunnels.join(", ")))));
+            element("agents").replaceChildren(...JSON.parse(agents).agents.map((a) => row(cell(a.user), cell(a.address),
+              cell(a.lanes), cell(a.tunnels.join(", ")))));
           } catch (error) { element("state").textContent = "gateway does not answer"; element("state").className = "bad"; }
         }
         refresh(); setInterval(refresh, 2000);

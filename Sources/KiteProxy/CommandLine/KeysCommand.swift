@@ -25,14 +25,15 @@ struct KeysFlags: ParsableArguments {
             "The operator's kite key. (default: $KITE_HOME/kite.key, else ~/.kite/kite.key)", valueName: "FILE"))
     var kiteKey: String?
 
-    func load(kontrolURL: String? = nil, username: String? = nil) throws -> GatewayConfiguration {
+    func load(username: String? = nil, more: [String: [String]] = [:]) throws -> GatewayConfiguration {
         func one(_ value: String?) -> [String] { value.map { [$0] } ?? [] }
         let environment = ProcessInfo.processInfo.environment
         let path = config ?? environment["KITEPROXY_CONFIG"].flatMap { $0.isEmpty ? nil : $0 }
         return try GatewayConfiguration(
             Settings(
                 schema: GatewaySettings.schema,
-                flags: ["data-dir": one(dataDir), "kite-key": one(kiteKey), "username": one(username)],
+                flags: ["data-dir": one(dataDir), "kite-key": one(kiteKey), "username": one(username)]
+                    .merging(more) { $1 },
                 environment: environment,
                 file: path.map { path throws(SettingProblems) in try SettingsFile(contentsOf: path) }),
             environment: environment)
@@ -54,7 +55,7 @@ struct KeysFlags: ParsableArguments {
 }
 
 /// Checks the URL of a Kontrol given on the command line.
-private func checkKontrolURL(_ text: String?) throws {
+func checkKontrolURL(_ text: String?) throws {
     if let text, SettingURL(text, schemes: ["http", "https", "ws", "wss"]) == nil {
         throw ValidationError("`\(text)` is no URL of a Kontrol: write one such as `http://kontrol.example:4000/kite`")
     }

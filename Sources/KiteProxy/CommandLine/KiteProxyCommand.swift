@@ -11,7 +11,11 @@ struct KiteProxyCommand: AsyncParsableCommand {
             Settings come from flags, environment variables (KITEPROXY_…) and a YAML file (--config), in this order of \
             precedence. Exit codes: 0 after a clean shutdown, 1 when it could not start, 2 for wrong usage.
             """,
-        version: programVersion, subcommands: [KeysCommand.self, RoutesCommand.self, CheckCommand.self])
+        version: programVersion,
+        subcommands: [
+            ServeCommand.self, DemoCommand.self, KontrolCommand.self, KeysCommand.self, RoutesCommand.self,
+            CheckCommand.self,
+        ], defaultSubcommand: ServeCommand.self)
 
     static func main() async { await runProgram(KiteProxyCommand.self) }
 }

@@ -1,0 +1,61 @@
+/// What the admin listener shows, asked of the running gateway.
+import Foundation
+import KiteCommand
+import KiteGateway
+import NIOPosix
+
+struct GatewayAdminSource: AdminSource {
+    let gateway: Gateway
+    /// Why Kontrol is not to be had; nil when all is well.
+    let kontrolProblem: @Sendable () async -> String?
+
+    func metrics() async -> String {
+        let process =
+            (try? await NIOThreadPool.singleton.runIfActive { ProcessStatistics.now() }) ?? ProcessStatistics()
+        return MetricsText.text(await gateway.metrics(), process, isReady: await unreadiness() == nil)
+    }
+
+    func unreadiness() async -> String? {
+        guard gateway.isReady else { return "the gateway is starting or shutting down" }
+        return await kontrolProblem()
+    }
+
+    func routes() async -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        let routes = await gateway.routes()
+        let data = (try? encoder.encode(["routes": routes])) ?? Data("{\"routes\":[]}".utf8)
+        return String(decoding: data, as: UTF8.self)
+    }
+
+    func agents() async -> String { Self.agents(of: await gateway.routes()) }
+
+    /// JSON of the agents: tunnels that share owner and address are one agent's.
+    static func agents(of routes: [RouteStatus]) -> String {
+        struct Key: Hashable {
+            let user: String
+            let address: String
+        }
+        let tunnels = Dictionary(grouping: routes.filter { $0.kind == "tunnel" && $0.isServing }) {
+            Key(user: $0.owner, address: $0.targets.joined(separator: ", "))
+        }
+        var json = JSONText()
+        json.beginObject()
+        json.name("agents")
+        json.beginArray()
+        for (key, routes) in tunnels.sorted(by: { ($0.key.user, $0.key.address) < ($1.key.user, $1.key.address) }) {
+            json.beginObject()
+            json.member("user", key.user)
+            json.member("address", key.address)
+            json.member("lanes", routes.map(\.lanes).max() ?? 0)
+            json.name("tunnels")
+            json.beginArray()
+            for route in routes.sorted(by: { $0.name < $1.name }) { json.string(route.name) }
+            json.endArray()
+            json.endObject()
+        }
+        json.endArray()
+        json.endObject()
+        return json.text
+    }
+}

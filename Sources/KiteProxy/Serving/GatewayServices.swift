@@ -1,0 +1,169 @@
+/// Puts a gateway together from its configuration: keys, Kontrol, the gateway's kite, the gateway, the admin listener.
+import EmbeddedKontrol
+import Foundation
+import KiteCommand
+import KiteCore
+import KiteGateway
+import Logging
+import NIOCore
+import ServiceLifecycle
+import UnixSignals
+
+/// Everything that `serve` runs.
+struct GatewayServices: Sendable {
+    let gateway: Gateway
+    let admin: AdminService
+    /// The embedded Kontrol, where there is one.
+    let kontrol: KontrolListener?
+    /// In the order in which they start; they are shut down in the reverse order.
+    let services: [any Service]
+
+    /// Makes keys that are missing, binds Kontrol and the admin listener, and prepares the gateway, which binds when it is run.
+    /// - Throws: ``CommandFailure``.
+    init(_ configuration: GatewayConfiguration, logger: Logger) async throws {
+        let settings = configuration.settings
+        var kontrol: KontrolListener?
+        let key: KiteKey
+        let verifier: TokenVerifier
+        if settings.isGiven("kontrol-url") {
+            key = try Self.readKey(configuration)
+            do throws(KeyError) {
+                verifier = TokenVerifier(
+                    trusting: [TrustedIssuer(name: key.kontrolUsername, keys: [try key.kontrolPublicKey()])])
+            } catch {
+                throw CommandFailure(.failed, "\(configuration.kiteKeyPath): \(error.message)")
+            }
+        } else {
+            let opened = try await Self.openKontrol(configuration, logger: logger)
+            (kontrol, key) = (opened.0, opened.1)
+            verifier = opened.0.service.verifier
+        }
+        let identity = KiteIdentity(
+            name: "proxy", username: settings[GatewaySettings.username] ?? key.username, id: Self.randomID(),
+            environment: settings[GatewaySettings.environment], region: settings[GatewaySettings.region],
+            version: "1.0.0", hostname: ProcessInfo.processInfo.hostName)
+        let kite = GatewayKite(identity: identity, key: key, verifier: verifier, logger: logger)
+
+        let kontrolURL =
+            kontrol.map { configuration.ownKontrolURL(port: $0.port) }
+            ?? "\(settings[GatewaySettings.kontrolURL] ?? SettingURL(scheme: "http", host: "", port: nil))"
+        let client = try KontrolClient(kite: kite.kite, url: kontrolURL, key: key, connector: KiteClient.sockJS)
+
+        var options = configuration.gatewayOptions
+        options.kontrolUsername = identity.username
+        options.kontrolEnvironment = identity.environment
+        var certificates: ServerCertificates?
+        if !configuration.certificates.isEmpty {
+            let store = try ServerCertificates(configuration.certificates, logger: logger)
+            options.tlsContext = try store.context()
+            certificates = store
+        }
+        let claims: StoredClaims
+        do {
+            claims = try await StoredClaims(dataDirectory: configuration.dataDirectory)
+        } catch {
+            throw CommandFailure(.failed, "the data directory \(configuration.dataDirectory) cannot be used: \(error)")
+        }
+        let endpoint = kite.endpoint
+        let resolver: any KiteResolver = kontrol.map { $0.service as any KiteResolver } ?? client
+        gateway = Gateway(
+            options: options, resolver: resolver,
+            authenticator: KontrolAuthenticator(verifier: verifier, identity: identity), claims: claims,
+            kite: { endpoint.acceptor(on: $0) }, logger: logger)
+        kite.attach(gateway)
+
+        let isEmbedded = kontrol != nil
+        let source = GatewayAdminSource(gateway: gateway) {
+            if isEmbedded || client.client.remote?.isClosed == false { return nil }
+            return "there is no connection to Kontrol at \(kontrolURL)"
+        }
+        let adminAddress = settings[GatewaySettings.adminListen]
+        if !adminAddress.isLoopback {
+            logger.warning(
+                "The admin listener is reachable from elsewhere and asks nobody for a password",
+                metadata: ["address": "\(adminAddress)"])
+        }
+        admin = try await AdminService.bind(adminAddress, source: source, logger: logger)
+        self.kontrol = kontrol
+        var services: [any Service] = [admin]
+        if let kontrol { services.append(kontrol) }
+        if let certificates { services.append(certificates) }
+        services += [client, GatewayRegistration(client: client, gateway: gateway), kite, gateway]
+        self.services = services
+    }
+
+    /// Makes what keys are missing, then opens Kontrol.
+    private static func openKontrol(
+        _ configuration: GatewayConfiguration, logger: Logger
+    ) async throws -> (KontrolListener, KiteKey) {
+        let path = configuration.kiteKeyPath
+        do throws(KeyError) {
+            let outcome = try await KontrolKeys.initialise(
+                dataDirectory: configuration.dataDirectory,
+                username: configuration.settings[GatewaySettings.username] ?? "kontrol",
+                kontrolURL: configuration.ownKontrolURL, kiteKeyPath: path)
+            if outcome.madeKeyPair {
+                logger.notice("Made Kontrol's key pair", metadata: ["id": "\(outcome.keyPairID)"])
+            }
+            if outcome.madeKiteKey { logger.notice("Made the operator's kite key", metadata: ["path": "\(path)"]) }
+            if !outcome.kiteKeyIsTrusted {
+                throw KeyError(
+                    .malformed,
+                    "the kite key \(path) was issued by another Kontrol: name another file with --kite-key, set KITE_HOME, or use that Kontrol with --kontrol-url"
+                )
+            }
+        } catch {
+            throw CommandFailure(.failed, error.message)
+        }
+        let kontrol = try await KontrolListener.open(
+            dataDirectory: configuration.dataDirectory, listen: configuration.settings[GatewaySettings.kontrolListen],
+            logger: logger)
+        return (kontrol, try readKey(configuration))
+    }
+
+    private static func readKey(_ configuration: GatewayConfiguration) throws -> KiteKey {
+        do throws(KeyError) {
+            return try KiteKey.read(from: configuration.kiteKeyPath)
+        } catch {
+            throw CommandFailure(
+                .failed,
+                "\(error.message). With --kontrol-url the gateway needs a kite key of that Kontrol: name its file with --kite-key"
+            )
+        }
+    }
+
+    private static func randomID() -> String { UUID().uuidString.lowercased() }
+}
+
+/// Keeps the gateway's kite registered with Kontrol at its public URL, once that is known.
+struct GatewayRegistration: Service {
+    let client: KontrolClient
+    let gateway: Gateway
+
+    func run() async throws {
+        // Where binding fails, the gateway itself says why.
+        guard let url = try? await gateway.publicURL() else { return try await gracefulShutdown() }
+        try await client.registration(url: url + "/kite").run()
+    }
+}
+
+/// Runs services until a signal, and says why they could not start.
+func runUntilSignal(_ services: [any Service], drain: TimeAmount) async throws {
+    var configuration = ServiceGroupConfiguration(
+        services: services.map { .init(service: $0) }, gracefulShutdownSignals: [.sigterm, .sigint],
+        cancellationSignals: [.sigquit], logger: Logger(label: "services") { _ in SwiftLogNoOpLogHandler() })
+    configuration.maximumGracefulShutdownDuration = .nanoseconds(drain.nanoseconds) + .seconds(10)
+    do {
+        try await ServiceGroup(configuration: configuration).run()
+    } catch let error as GatewayError {
+        throw CommandFailure(.failed, error.description)
+    }
+}
+
+/// Lets the process have as many files as the system allows: each visitor and each stream's target is one.
+func raiseFileLimit() {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(7), &limit) == 0 else { return }
+    limit.rlim_cur = limit.rlim_max
+    _ = setrlimit(__rlimit_resource_t(7), &limit)
+}
