@@ -227,6 +227,17 @@ final class Worker {
         for key in attached.routes { tellNeighbours(of: key) }
     }
 
+    /// The agent will take no more on this lane: connections over it that wait for requests would only keep it.
+    func laneIsLeaving(_ lane: TunnelLane) {
+        laneIsDown(lane)
+        guard let attached = lanes[ObjectIdentifier(lane)] else { return }
+        for key in attached.routes {
+            for upstream in routes.find(key)?.upstreams ?? [] where (upstream as? LaneUpstream)?.lane === lane {
+                upstream.pool.close()
+            }
+        }
+    }
+
     func detach(_ lane: TunnelLane) {
         guard let attached = lanes.removeValue(forKey: ObjectIdentifier(lane)) else { return }
         metrics.lanes -= 1

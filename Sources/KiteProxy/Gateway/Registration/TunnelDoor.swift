@@ -127,7 +127,7 @@ final class AttachedLaneDelegate: TunnelLaneDelegate {
         stream.abort(TransportError(.refused, "agents open no streams"))
     }
 
-    func laneReceived(_ lane: TunnelLane, goAway: TunnelGoAway) { worker.laneIsDown(lane) }
+    func laneReceived(_ lane: TunnelLane, goAway: TunnelGoAway) { worker.laneIsLeaving(lane) }
     func laneReceived(_ lane: TunnelLane, note: TunnelNote) {}
 
     func laneSuspended(_ lane: TunnelLane, cause: TransportError) {
