@@ -184,7 +184,8 @@ let package = Package(
         .testTarget(
             name: "KiteProxyTests",
             dependencies: nio + [
-                "KiteProxy", "KiteCommand", "KiteGateway", "KiteHTTP", "KiteSupport", logging, arguments,
+                "KiteProxy", "KiteCommand", "KiteGateway", "EmbeddedKontrol", "KiteCore", "KiteHTTP", "KiteSupport",
+                logging, arguments,
             ],
             path: "Tests/KiteProxy/CommandLine", swiftSettings: settings),
         .testTarget(

@@ -33,11 +33,14 @@ final class Agent: Service {
         self.display = display
         let tunnels = configuration.tunnels
         let failures = FailureNotices(display: display)
+        // The display tells what the session would log, with the names of tunnels.
+        var sessionLogger = logger
+        if logger.logLevel > .debug { sessionLogger.logLevel = .critical }
         session = TunnelAgentSession(
             configuration: TunnelAgentConfiguration(
                 gateway: configuration.gateway, tunnels: tunnels.map(\.request), software: configuration.software,
                 wantsNotes: true, credential: configuration.credential),
-            loops: loops, dialer: dialLane, logger: logger
+            loops: loops, dialer: dialLane, logger: sessionLogger
         ) { incoming in
             guard tunnels.indices.contains(incoming.tunnel) else {
                 return incoming.stream.abort(TransportError(.refused, "The agent has no such tunnel"))

@@ -60,21 +60,8 @@ struct DemoCommand: AsyncParsableCommand {
 
     /// The port if nobody has it, otherwise 0, which takes any.
     static func preferred(_ port: UInt16) -> UInt16 {
-        let handle = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        guard handle >= 0 else { return 0 }
-        defer { close(handle) }
-        var on: Int32 = 1
-        // As our listeners: what a process before us left in TIME_WAIT does not matter; another listener does.
-        setsockopt(handle, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = port.bigEndian
-        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        let isFree = withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(handle, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0 && listen(handle, 1) == 0
-            }
-        }
+        let address = try? SocketAddress(ipAddress: "127.0.0.1", port: Int(port))
+        let isFree = address.map { PortCheck.problem(with: $0) == nil } ?? false
         return isFree ? port : 0
     }
 }

@@ -22,6 +22,9 @@ struct GatewayServices: Sendable {
     /// - Throws: ``CommandFailure``.
     init(_ configuration: GatewayConfiguration, logger: Logger) async throws {
         let settings = configuration.settings
+        for address in settings[GatewaySettings.listen] { try await PortCheck.require(address, key: "listen") }
+        for address in settings[GatewaySettings.listenTLS] { try await PortCheck.require(address, key: "listen-tls") }
+        try await PortCheck.require(settings[GatewaySettings.adminListen], key: "admin-listen")
         var kontrol: KontrolListener?
         let key: KiteKey
         let verifier: TokenVerifier

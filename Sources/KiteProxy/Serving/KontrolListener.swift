@@ -22,6 +22,7 @@ struct KontrolListener: Service {
     /// Opens the data directory, whose keys must exist, and binds.
     /// - Throws: ``CommandFailure``.
     static func open(dataDirectory: String, listen: ListenAddress, logger: Logger) async throws -> KontrolListener {
+        try await PortCheck.require(listen, key: "kontrol-listen")
         let service: KontrolService
         do throws(KontrolError) {
             service = try await KontrolService(

@@ -107,4 +107,16 @@ struct AdminTests {
         #expect(failure?.message.contains("127.0.0.1:\(port)") == true)
         #expect(failure?.message.contains("--admin-listen") == true)
     }
+
+    @Test("A port on which somebody else shares it is taken all the same", .timeLimit(.minutes(1)))
+    func sharedPort() async throws {
+        try await withAdmin { _, port in
+            let failure = await #expect(throws: CommandFailure.self) {
+                try await PortCheck.require(ListenAddress(host: "127.0.0.1", port: port), key: "listen")
+            }
+            #expect(failure?.message.contains("127.0.0.1:\(port)") == true)
+            #expect(failure?.message.contains("--listen") == true)
+        }
+        try await PortCheck.require(ListenAddress(host: "127.0.0.1", port: 0), key: "listen")
+    }
 }

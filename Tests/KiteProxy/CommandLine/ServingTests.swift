@@ -1,0 +1,66 @@
+/// Names kept, credentials told apart, certificates chosen.
+import EmbeddedKontrol
+import Foundation
+import KiteCore
+import KiteGateway
+import Testing
+
+@testable import KiteProxy
+
+@Suite("Serving")
+struct ServingTests {
+    private func withDirectory(_ body: (String) async throws -> Void) async throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("serving-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        try await body(path)
+    }
+
+    @Test("Claims outlive the gateway")
+    func claims() async throws {
+        try await withDirectory { path in
+            let claims = try await StoredClaims(dataDirectory: path)
+            try await claims.save(Claim(name: "shop", username: "alice", lastUsed: 1))
+            try await claims.save(Claim(name: "math", username: "bob", lastUsed: 2))
+            try await claims.save(Claim(name: "shop", username: "alice", lastUsed: 3))
+            try await claims.remove(name: "math")
+            try await claims.remove(name: "nothing")
+            let again = try await StoredClaims(dataDirectory: path)
+            #expect(await again.claims() == [Claim(name: "shop", username: "alice", lastUsed: 3)])
+        }
+    }
+
+    @Test("The tunnel door takes kite keys and tokens for the gateway, and says why it takes nothing else")
+    func credentials() async throws {
+        let pair = try await KontrolKeyPair.generate()
+        let issuer = TokenIssuer(issuer: "kontrol", keyPair: pair)
+        let now = Int64(Date().timeIntervalSince1970)
+        let identity = KiteIdentity(
+            name: "proxy", username: "kontrol", id: "1", environment: "development", region: "local",
+            version: "1.0.0", hostname: "h")
+        let authenticator = KontrolAuthenticator(
+            verifier: TokenVerifier(trusting: [TrustedIssuer(name: "kontrol", keys: [pair.publicKey])]),
+            identity: identity)
+        let key = try await issuer.kiteKey(for: "alice", kontrolURL: "http://k/kite", now: now)
+        #expect(try authenticator.user(presenting: key.text) == "alice")
+        let token = try await issuer.token(
+            for: "bob", audience: Audience(username: "kontrol", environment: "development", name: "proxy"), now: now)
+        #expect(try authenticator.user(presenting: token) == "bob")
+        let other = try await issuer.token(
+            for: "bob", audience: Audience(username: "kontrol", environment: "development", name: "math"), now: now)
+        for wrong in ["", "x", "a.b.c", key.text + "x", other] {
+            let refusal = #expect(throws: CredentialRefusal.self) { try authenticator.user(presenting: wrong) }
+            #expect(refusal?.description.isEmpty == false)
+            #expect(wrong.isEmpty || wrong.count < 6 || refusal?.description.contains(wrong) == false)
+        }
+    }
+
+    @Test(
+        "A certificate's name stands for a host's, `*` for one label",
+        arguments: [
+            ("a.test", "a.test", true), ("*.a.test", "x.a.test", true), ("*.a.test", "a.test", false),
+            ("*.a.test", "x.y.a.test", false), ("a.test", "b.test", false), ("*.a.test", "", false),
+        ])
+    func names(pattern: String, name: String, matches: Bool) {
+        #expect(ServerCertificates.matches(pattern, name) == matches)
+    }
+}
