@@ -11,7 +11,7 @@ enum GatewaySettings {
         meaning: "Plain HTTP listener for visitors, kites and agents; port 0 takes a free one")
     static let listenTLS = Setting<[ListenAddress]>.list(
         "listen-tls", .listenAddress, default: [],
-        meaning: "TLS listener; HTTP version by ALPN. Needs `tls-cert` and `tls-key`")
+        meaning: "TLS listener (HTTP/1.1). Needs `tls-cert` and `tls-key`")
     static let tlsCertificates = Setting<[String]>.list(
         "tls-cert", .text("FILE"), default: [],
         meaning:
@@ -111,7 +111,7 @@ enum GatewaySettings {
     static let connectionsPerAddress = Setting<Int>.single(
         "max-connections-per-address", .integer(1...1_000_000), default: 4096,
         meaning: "Open connections from one address (trusted proxies are not counted)",
-        atLimit: "429 or closed at once")
+        atLimit: "further connections are closed at once")
     static let connectionsPerTarget = Setting<Int>.single(
         "max-connections-per-target", .integer(1...1_000_000), default: 4096,
         meaning: "Connections to one direct target, per thread", atLimit: "503 with `Retry-After`")

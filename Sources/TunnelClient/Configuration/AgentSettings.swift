@@ -13,7 +13,8 @@ enum AgentSettings {
         meaning: "The kite key that says who you are")
     static let certificateAuthorities = Setting<String?>.optional(
         "ca-file", .text("FILE"), shown: "the system's",
-        meaning: "Certificate authorities (PEM) trusted for the gateway and for `https` targets besides the system's")
+        meaning:
+            "Certificate authorities (PEM) trusted for the gateway and for `https` targets in place of the system's")
     static let threads = Setting<Int>.single(
         "threads", .integer(1...64), default: 1, meaning: "Event loops; lanes are spread over them")
     static let connectTimeout = Setting<TimeAmount>.single(
