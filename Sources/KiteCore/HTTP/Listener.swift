@@ -21,7 +21,7 @@ public final class Listener: Sendable {
         /// Connections open at a time; more are closed at once.
         public var connections = 100_000
         /// Connections open at a time from one IP address; more are closed at once. Counted per event loop with an equal share each.
-        public var connectionsPerAddress = 4096
+        public var connectionsPerAddress = 16_384
         /// Addresses that are not counted.
         public var isExempt: @Sendable (SocketAddress) -> Bool = { _ in false }
         /// What may wait in a connection to be written.

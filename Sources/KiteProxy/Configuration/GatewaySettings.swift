@@ -109,11 +109,11 @@ enum GatewaySettings {
         "max-connections", .integer(1...10_000_000), default: 100_000, meaning: "Open connections altogether",
         atLimit: "further connections are closed at once")
     static let connectionsPerAddress = Setting<Int>.single(
-        "max-connections-per-address", .integer(1...1_000_000), default: 4096,
+        "max-connections-per-address", .integer(1...1_000_000), default: 16_384,
         meaning: "Open connections from one address (trusted proxies are not counted)",
         atLimit: "further connections are closed at once")
     static let connectionsPerTarget = Setting<Int>.single(
-        "max-connections-per-target", .integer(1...1_000_000), default: 4096,
+        "max-connections-per-target", .integer(1...1_000_000), default: 16_384,
         meaning: "Connections to one direct target, per thread", atLimit: "503 with `Retry-After`")
     static let idleConnectionsPerTarget = Setting<Int>.single(
         "max-idle-connections-per-target", .integer(0...100_000), default: 64,

@@ -64,11 +64,11 @@ package struct GatewayOptions: Sendable {
         /// Bytes of a request body; more is answered 413. Unlimited when nil.
         package var bodyBytes: Int64?
         /// Open connections from one address, over all loops approximately; more are closed at once. Trusted proxies are not counted.
-        package var connectionsPerAddress = 4096
+        package var connectionsPerAddress = 16_384
         /// Open connections altogether.
         package var connections = 100_000
         /// Open upstream connections to one direct target, per event loop.
-        package var connectionsPerTarget = 4096
+        package var connectionsPerTarget = 16_384
         /// Idle upstream connections kept for one target, per event loop.
         package var idleConnectionsPerTarget = 64
         /// Kites that are known through Kontrol at a time.
