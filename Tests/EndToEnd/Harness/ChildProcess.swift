@@ -8,69 +8,93 @@ struct HarnessError: Error, CustomStringConvertible {
 }
 
 /// A child process with piped output. Killed when the object goes away.
+///
+/// Three threads of its own read both pipes and wait for the end, so that no event can be missed.
 final class ChildProcess: Sendable {
-    private let process: Process
-    /// Standard error, kept for the message of a failing test (its last 64 KiB).
-    private let errors = Mutex(Data())
+    let pid: Int32
     let lines: AsyncStream<String>
-    private let output = Mutex<[String]>([])
-    private let ended: AsyncStream<Int32>
+    private let name: String
+    private static let spawning = Mutex(())
+    private let record = Record()
+    private let ending = Ending()
 
-    var pid: Int32 { process.processIdentifier }
-    var standardError: String { errors.withLock { String(decoding: $0, as: UTF8.self) } }
-    var standardOutput: [String] { output.withLock { $0 } }
+    /// What the process has written so far.
+    private final class Record: Sendable {
+        let output = Mutex<[String]>([])
+        /// Standard error, kept for the message of a failing test (its last 64 KiB).
+        let errors = Mutex(Data())
+    }
+
+    var standardError: String { record.errors.withLock { String(decoding: $0, as: UTF8.self) } }
+    var standardOutput: [String] { record.output.withLock { $0 } }
 
     init(_ executable: String, _ arguments: [String], environment: [String: String] = [:]) throws {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: executable)
-        process.arguments = arguments
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-        process.standardInput = FileHandle.nullDevice
-        let (outputPipe, errorPipe) = (Pipe(), Pipe())
-        process.standardOutput = outputPipe
-        process.standardError = errorPipe
-        let (lines, lineSink) = AsyncStream.makeStream(of: String.self)
-        let (ended, endSink) = AsyncStream.makeStream(of: Int32.self)
-        self.process = process
+        name = URL(fileURLWithPath: executable).lastPathComponent
+        let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+        let argv = ([executable] + arguments).map { strdup($0) } + [nil]
+        let envp = variables.map { strdup("\($0.key)=\($0.value)") } + [nil]
+        defer { for pointer in argv + envp { free(pointer) } }
+        // One at a time, so that no child inherits the pipes of another.
+        let (failure, child, output, errors) = try Self.spawning.withLock { _ in
+            var output: [Int32] = [-1, -1]
+            var errors: [Int32] = [-1, -1]
+            guard pipe(&output) == 0, pipe(&errors) == 0 else { throw HarnessError("no pipes") }
+            for descriptor in output + errors { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) }
+            var actions = posix_spawn_file_actions_t()
+            posix_spawn_file_actions_init(&actions)
+            defer { posix_spawn_file_actions_destroy(&actions) }
+            posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+            posix_spawn_file_actions_adddup2(&actions, output[1], 1)
+            posix_spawn_file_actions_adddup2(&actions, errors[1], 2)
+            var child: pid_t = 0
+            let failure = posix_spawn(&child, executable, &actions, nil, argv, envp)
+            close(output[1])
+            close(errors[1])
+            return (failure, child, output, errors)
+        }
+        guard failure == 0 else {
+            close(output[0])
+            close(errors[0])
+            throw HarnessError("\(executable) cannot be started: \(String(cString: strerror(failure)))")
+        }
+        pid = child
+        let (lines, sink) = AsyncStream.makeStream(of: String.self)
         self.lines = lines
-        self.ended = ended
-        let rest = LineBuffer()
-        outputPipe.fileHandleForReading.readabilityHandler = { [weak self] handle in
-            let data = handle.availableData
-            if data.isEmpty {
-                handle.readabilityHandler = nil
-                lineSink.finish()
-                return
+        let (record, ending) = (record, ending)
+        let (outputEnd, errorEnd) = (output[0], errors[0])
+        Thread.detachNewThread {
+            var rest = Data()
+            readAll(outputEnd) { data in
+                rest.append(data)
+                while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
+                    let line = String(decoding: rest[rest.startIndex..<end], as: UTF8.self)
+                    rest.removeSubrange(rest.startIndex...end)
+                    record.output.withLock { $0.append(line) }
+                    sink.yield(line)
+                }
             }
-            for line in rest.append(data) {
-                self?.output.withLock { $0.append(line) }
-                lineSink.yield(line)
-            }
+            sink.finish()
         }
-        errorPipe.fileHandleForReading.readabilityHandler = { [weak self] handle in
-            let data = handle.availableData
-            if data.isEmpty { handle.readabilityHandler = nil }
-            self?.errors.withLock { $0 = ($0 + data).suffix(64 << 10) }
+        Thread.detachNewThread {
+            readAll(errorEnd) { data in record.errors.withLock { $0 = ($0 + data).suffix(64 << 10) } }
         }
-        process.terminationHandler = { process in
-            endSink.yield(process.terminationStatus)
-            endSink.finish()
+        Thread.detachNewThread {
+            var status: Int32 = 0
+            while waitpid(child, &status, 0) < 0, errno == EINTR {}
+            // Exited: the exit code; killed: the signal's number.
+            ending.come(status & 0x7F == 0 ? (status >> 8) & 0xFF : status & 0x7F)
         }
-        try process.run()
     }
 
     deinit { kill(SIGKILL) }
 
     /// Sends a signal; nothing happens once the process has ended.
     func kill(_ signal: Int32) {
-        if process.isRunning { Foundation.kill(process.processIdentifier, signal) }
+        ending.ifRunning { _ = Foundation.kill(pid, signal) }
     }
 
     /// The exit status, once it has ended by itself or by a signal (then the signal's number).
-    func waitForEnd() async throws -> Int32 {
-        for await status in ended { return status }
-        return process.terminationStatus
-    }
+    func waitForEnd() async throws -> Int32 { try await ending.status() }
 
     /// Ends it as an operator would and waits for it.
     @discardableResult
@@ -84,7 +108,7 @@ final class ChildProcess: Sendable {
         async throws
         -> String
     {
-        try await deadline(seconds, "a line of output from \(process.executableURL?.lastPathComponent ?? "")", self) {
+        try await deadline(seconds, "a line of output from \(name)", self) {
             for await line in self.lines where matches(line) { return line }
             throw HarnessError("the output ended; standard error: \(self.standardError)")
         }
@@ -139,19 +163,52 @@ func deadline<Result: Sendable>(
     }
 }
 
-/// Cuts bytes into lines; what is left over waits for more.
-private final class LineBuffer: Sendable {
-    private let rest = Mutex(Data())
-
-    func append(_ data: Data) -> [String] {
-        rest.withLock { rest in
-            rest.append(data)
-            var lines: [String] = []
-            while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
-                lines.append(String(decoding: rest[rest.startIndex..<end], as: UTF8.self))
-                rest.removeSubrange(rest.startIndex...end)
-            }
-            return lines
+/// Reads a descriptor to its end, blocking, and closes it.
+private func readAll(_ descriptor: Int32, _ consume: (Data) -> Void) {
+    var buffer = [UInt8](repeating: 0, count: 64 << 10)
+    while true {
+        let count = read(descriptor, &buffer, buffer.count)
+        if count > 0 {
+            consume(Data(buffer[..<count]))
+        } else if count == 0 || errno != EINTR {
+            break
         }
+    }
+    close(descriptor)
+}
+
+/// The end of a process, waited for by any number of tasks.
+private final class Ending: Sendable {
+    private struct State {
+        var status: Int32?
+        var waiters: [AsyncStream<Int32>.Continuation] = []
+    }
+    private let state = Mutex(State())
+
+    func come(_ status: Int32) {
+        let waiters = state.withLock { state in
+            state.status = status
+            defer { state.waiters = [] }
+            return state.waiters
+        }
+        for waiter in waiters { waiter.yield(status) }
+    }
+
+    /// Runs something unless the process has ended and its number may be another's by now.
+    func ifRunning(_ body: () -> Void) {
+        state.withLock { state in
+            if state.status == nil { body() }
+        }
+    }
+
+    func status() async throws -> Int32 {
+        let (stream, continuation) = AsyncStream.makeStream(of: Int32.self)
+        let status = state.withLock { state in
+            if state.status == nil { state.waiters.append(continuation) }
+            return state.status
+        }
+        if let status { return status }
+        for await status in stream { return status }
+        throw CancellationError()
     }
 }

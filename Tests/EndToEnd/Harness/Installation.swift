@@ -116,14 +116,15 @@ struct Answer: Sendable {
 func curl(_ url: String, _ arguments: String...) async throws -> Answer {
     let output = try await ChildProcess.run(
         "/usr/bin/curl", ["--silent", "--show-error", "--max-time", "20", "--include"] + arguments + [url])
-    let lines = output.components(separatedBy: "\n")
-    let head = lines.prefix { $0 != "\r" }
+    // A line end is one Character to Swift, and none of it is wanted.
+    let lines = output.replacing("\r\n", with: "\n").components(separatedBy: "\n")
+    let head = lines.prefix { !$0.isEmpty }
     let status = Int(head.first?.split(separator: " ").dropFirst().first ?? "") ?? 0
     var fields: [String: String] = [:]
     for line in head.dropFirst() {
         guard let colon = line.firstIndex(of: ":") else { continue }
-        fields[line[..<colon].lowercased()] = line[line.index(after: colon)...].trimmingCharacters(
-            in: .whitespacesAndNewlines)
+        fields[line[..<colon].lowercased()] = line[line.index(after: colon)...]
+            .trimmingCharacters(in: .whitespacesAndNewlines)
     }
     return Answer(status: status, fields: fields, body: lines.dropFirst(head.count + 1).joined(separator: "\n"))
 }
