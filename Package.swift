@@ -194,10 +194,11 @@ let package = Package(
                 "TunnelClient", "KiteCommand", "KiteTunnel", "KiteHTTP", "KiteDialing", logging, arguments,
             ],
             path: "Tests/TunnelClient", swiftSettings: settings),
+        .executableTarget(
+            name: "TestKite", dependencies: ["KiteCore"], path: "Tests/TestKite", swiftSettings: settings),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient"], path: "Tests/EndToEnd",
-            exclude: ["Peers"],
-            swiftSettings: settings),
+            name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient", "TestKite"], path: "Tests/EndToEnd",
+            exclude: ["Peers"], swiftSettings: settings),
 
         // MARK: examples
         .executableTarget(

@@ -1,0 +1,35 @@
+/// A kite for the end-to-end tests: `TestKite listen` (prints its URL) or `TestKite expose GATEWAY NAME` (prints its public URL and
+/// listens nowhere; the kite key comes from KITE_HOME).
+import Foundation
+import KiteCore
+
+let arguments = Array(CommandLine.arguments.dropFirst())
+let kite = Kite(
+    name: "tests", version: "1.0.0", configuration: try KiteConfiguration.fromEnvironment(), authenticator: .anyone)
+
+kite.handle("square", .anonymous) { (_: KiteRequest, number: Double) in number * number }
+
+// Calls the method `twice` of whoever called.
+kite.handle("callPage", .anonymous) { (request: KiteRequest, number: Int) -> Int in
+    try await request.remote.tell("twice", number)
+}
+
+// Calls the callback that came as an argument.
+kite.handle("count", .anonymous) { (_: KiteRequest, callback: DnodeFunction) in
+    for number in 1...3 { try await callback.call(number) }
+}
+
+/// Standard output of a pipe is written at once, so that the test sees it.
+func announce(_ url: String) { FileHandle.standardOutput.write(Data((url + "\n").utf8)) }
+
+switch arguments.first {
+case "listen":
+    let server = try await kite.listen(host: "127.0.0.1", port: 0)
+    announce(server.url)
+    try await server.run()
+case "expose" where arguments.count == 3:
+    try await kite.expose(through: arguments[1], as: arguments[2], onURL: announce)
+default:
+    FileHandle.standardError.write(Data("TestKite listen | expose GATEWAY NAME\n".utf8))
+    exit(2)
+}
