@@ -38,7 +38,6 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.100.0"),
         .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.0"),
-        .package(url: "https://github.com/apple/swift-nio-extras.git", from: "1.35.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-configuration.git", from: "1.4.0", traits: []),
@@ -62,8 +61,7 @@ let package = Package(
         .target(
             name: "KiteDialing",
             dependencies: nio + [
-                tls, logging, .product(name: "NIOTLS", package: "swift-nio"),
-                .product(name: "NIOSOCKS", package: "swift-nio-extras"), "KiteHTTP", "KiteSupport",
+                tls, logging, .product(name: "NIOTLS", package: "swift-nio"), "KiteHTTP", "KiteSupport",
             ],
             path: "Sources/KiteCore/Dialing", swiftSettings: settings),
         .target(

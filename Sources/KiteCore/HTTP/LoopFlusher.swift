@@ -1,5 +1,6 @@
 /// Collects what the transports of one event loop have to do at the end of the current turn, so that everything written during
 /// a turn leaves with one system call per connection.
+public import KiteSupport
 public import NIOCore
 import NIOPosix
 
@@ -16,11 +17,16 @@ public final class LoopFlusher {
 
     /// The loop whose turns end here.
     public let eventLoop: any EventLoop
+    /// The loop's timer wheel for the deadlines of transports.
+    public let wheel: TimerWheel
     private var members: [any LoopFlushable] = []
     private var running: [any LoopFlushable] = []
     private var isScheduled = false
 
-    private init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+    private init(eventLoop: any EventLoop) {
+        self.eventLoop = eventLoop
+        wheel = TimerWheel(eventLoop: eventLoop)
+    }
 
     /// The flusher of a loop. Must be called on the loop.
     public static func on(_ eventLoop: any EventLoop) -> LoopFlusher {

@@ -1,4 +1,5 @@
 /// A TCP, TLS or UNIX socket as a ``ByteTransport``: the bottom of every connection that the gateway or an agent has.
+import KiteSupport
 public import NIOCore
 
 #if canImport(Glibc)
@@ -67,6 +68,10 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     /// What arrived while nobody wanted it; at most one read of the socket.
     private var held: [ByteBuffer] = []
     private var failure: TransportError?
+    /// Armed only between ``close()`` and the end.
+    private var deadline: WheelTimer?
+    /// Where the bottom of a TLS connection's pipeline is found.
+    private static let bottom = "kite.bottom"
 
     public var delegate: (any ByteTransportDelegate)? {
         didSet { if delegate != nil { resume() } }
@@ -105,6 +110,9 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
             try options.setOption(.maxMessagesPerRead, value: 1)
             if !isSecure { try options.setOption(.recvAllocator, value: ReceiveAllocator()) }
         }
+        if isSecure {
+            try channel.pipeline.syncOperations.addHandler(BottomHandler(), name: bottom, position: .first)
+        }
         try channel.pipeline.syncOperations.addHandler(SocketTransportHandler(transport))
         return transport
     }
@@ -139,10 +147,6 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
             end(nil)
             leave()
         } else {
-            eventLoop.assumeIsolated().scheduleTask(in: Self.closeTime) { [weak self] in
-                guard let self, !self.flags.contains(.outputClosed) else { return }
-                self.abort(TransportError(.idleTimeout, "The peer did not take the rest of the output"))
-            }
             enlist()
         }
     }
@@ -155,7 +159,12 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         if isInternet {
             (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in }
         }
-        channel.close(promise: nil)
+        if let context = try? channel.pipeline.syncOperations.context(name: Self.bottom) {
+            // Underneath TLS: a farewell of TLS would make what is broken off look complete.
+            context.close(promise: nil)
+        } else {
+            channel.close(promise: nil)
+        }
     }
 
     public func setReading(_ wanted: Bool) {
@@ -185,6 +194,11 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
             channel.pipeline.syncOperations.flush()
         }
         if flags.contains(.outputEnding) && flags.isDisjoint(with: [.outputEndSent, .ended]) { sendEndOfOutput() }
+        if flags.contains(.closing) && flags.isDisjoint(with: [.outputClosed, .ended]) && deadline == nil {
+            arm(Self.closeTime) {
+                $0.abort(TransportError(.idleTimeout, "The peer did not take the rest of the output"))
+            }
+        }
         tellWritability()
         deliver()
     }
@@ -192,7 +206,12 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     private func sendEndOfOutput() {
         flags.insert(.outputEndSent)
         let promise = eventLoop.makePromise(of: Void.self)
-        promise.futureResult.assumeIsolated().whenComplete { _ in self.outputWasClosed() }
+        promise.futureResult.assumeIsolated().whenComplete { result in
+            switch result {
+            case .success: self.outputWasClosed()
+            case .failure: self.failed(TransportError(.reset, "The connection broke before all output had been sent"))
+            }
+        }
         if flags.contains(.inputClosed) && !flags.contains(.secure) {
             // Closing the second direction of a channel drops what it has queued, so wait until that has left.
             channel.pipeline.syncOperations.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
@@ -218,7 +237,14 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
             return channel.close(promise: nil)
         }
         setPaused(false)
-        eventLoop.assumeIsolated().scheduleTask(in: Self.lingerTime) { [channel] in channel.close(promise: nil) }
+        arm(Self.lingerTime) { $0.channel.close(promise: nil) }
+    }
+
+    private func arm(_ time: TimeAmount, _ action: @escaping (SocketTransport) -> Void) {
+        deadline?.cancel()
+        let timer = WheelTimer(wheel: flusher.wheel) { [weak self] in self.map(action) }
+        timer.start(after: time)
+        deadline = timer
     }
 
     private func tellWritability() {
@@ -317,18 +343,23 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     }
 
     fileprivate func failed(_ error: any Error) {
-        if let error = error as? TransportError { return end(error) }
-        let reason = (error as? IOError).map { "The connection broke: \($0)" } ?? "The connection broke: \(error)"
-        end(TransportError(.reset, reason))
+        end(error as? TransportError ?? TransportError(.reset, "The connection broke: \(error)"))
         channel.close(promise: nil)
     }
 
     fileprivate func becameInactive() {
+        deadline?.cancel()
+        deadline = nil
         // Once our side has been closed, the channel closes for good at the peer's end of stream without reporting that.
         let isOrderly = flags.contains(.inputClosed) || flags.contains(.outputEndSent)
         if isOrderly { flags.insert(.inputClosed) }
         end(isOrderly ? nil : TransportError(.reset, "The connection was closed by the peer"))
     }
+}
+
+/// Marks the place below TLS.
+private final class BottomHandler: ChannelInboundHandler {
+    typealias InboundIn = NIOAny
 }
 
 /// The transport's place in the channel's pipeline.
