@@ -195,6 +195,8 @@ public final class TunnelAgentSession: Service {
             }
             if Task.isCancelled { await leave(active) }
         }
+        // Cancelled before the first lane was looked after.
+        if let next { await leave(next) }
     }
 
     /// A further lane.

@@ -168,6 +168,20 @@ struct GatewayTests {
         await mirror.close()
     }
 
+    @Test("An agent that stops as soon as it is connected leaves no lane behind")
+    func shortLived() async throws {
+        let (mirror, target) = try await startMirror()
+        try await withGateway { gateway, port async throws in
+            for _ in 0..<10 {
+                let agent = try makeAgent(
+                    gateway: port, target: target, tunnels: [TunnelRequest(name: "shop", kind: .http)])
+                try await withAgent(agent) { _ in }
+            }
+            while await gateway.metrics().lanes > 0 { await Task.yield() }
+        }
+        await mirror.close()
+    }
+
     @Test("A name stays with the user who claimed it first")
     func claims() async throws {
         try await withGateway { _, port async throws in
