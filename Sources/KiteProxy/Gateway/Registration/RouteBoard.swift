@@ -17,7 +17,7 @@ enum LaneDecision: Sendable {
     /// The first or a further lane of a session.
     case attach(GatewayWelcome, [TunnelBinding])
     /// A lane goes on.
-    case resume(GatewayWelcome)
+    case resume(GatewayWelcome, home: Int)
     case refuse(TunnelRefusal)
 }
 
@@ -138,19 +138,14 @@ actor RouteBoard {
     }
 
     /// An agent goes on with a lane.
-    func resume(_ id: String, secret: SessionSecret, lane: Int, username: String, loop: Int) -> LaneDecision {
+    func resume(_ id: String, secret: SessionSecret, lane: Int, username: String) -> LaneDecision {
         guard let session = sessions[id], session.secret == secret, session.username == username,
             let home = session.loops[lane]
         else {
             return .refuse(Self.noSession)
         }
-        guard home == loop else {
-            return .refuse(
-                TunnelRefusal(status: 421, reason: "the lane lives on another event loop; connect again", retryAfter: 0)
-            )
-        }
         reconnects += 1
-        return .resume(welcome(id, secret, lane: lane, loop: loop))
+        return .resume(welcome(id, secret, lane: lane, loop: home), home: home)
     }
 
     /// A lane is over.

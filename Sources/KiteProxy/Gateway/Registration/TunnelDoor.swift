@@ -78,7 +78,7 @@ final class TunnelDoor {
             case .join(let session, let secret):
                 decision = await board.join(session, secret: secret, username: username, loop: loop)
             case .resume(let session, let secret, let lane, _):
-                decision = await board.resume(session, secret: secret, lane: lane, username: username, loop: loop)
+                decision = await board.resume(session, secret: secret, lane: lane, username: username)
             }
             reference.run { $0.door.answer(pending.value, hello, decision) }
         }
@@ -97,18 +97,33 @@ final class TunnelDoor {
             worker.attach(
                 lane, session: welcome.session, number: welcome.lane, tunnels: bindings, wantsNotes: hello.wantsNotes,
                 delegate: delegate)
-        case .resume(let welcome):
-            guard case .resume(_, _, _, let received) = hello.purpose,
-                let lane = worker.lane(session: welcome.session, number: welcome.lane)
-            else {
-                return handshake.refuse(TunnelRefusal(status: 404, reason: "the session is over; open a new one"))
+        case .resume(let welcome, let home):
+            guard case .resume(_, _, _, let received) = hello.purpose else { return }
+            resume(handshake, welcome, received: received, home: home)
+        }
+    }
+
+    /// Goes on with a lane of this event loop or, where chance brought the new connection elsewhere, of another.
+    private func resume(_ handshake: GatewayLaneHandshake, _ welcome: GatewayWelcome, received: UInt64, home: Int) {
+        let waiting = NIOLoopBound(handshake, eventLoop: worker.eventLoop)
+        let here = worker.eventLoop
+        let reference =
+            home == worker.index ? WorkerReference(worker) : worker.neighbours.first { $0.index == home }
+        guard let reference else { return handshake.refuse(Self.noSession) }
+        reference.run { worker in
+            guard let lane = worker.lane(session: welcome.session, number: welcome.lane) else {
+                return here.execute { waiting.value.refuse(Self.noSession) }
             }
-            if handshake.resume(lane, welcome: welcome, peerReceived: received) {
-                worker.metrics.reconnects &+= 1
-                worker.laneIsUp(lane)
+            let bound = NIOLoopBound(lane, eventLoop: worker.eventLoop)
+            here.execute {
+                waiting.value.resume(bound, welcome: welcome, peerReceived: received) { isResumed in
+                    if isResumed { reference.run { $0.laneIsUp(bound.value) } }
+                }
             }
         }
     }
+
+    private static let noSession = TunnelRefusal(status: 404, reason: "the session is over; open a new one")
 }
 
 /// Follows a lane on its worker.
