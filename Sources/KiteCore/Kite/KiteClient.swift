@@ -12,7 +12,8 @@ public typealias KiteConnector = @Sendable (_ url: String, KiteConfiguration) as
 /// A client of one kite.
 ///
 /// For a few calls: ``withConnection(to:as:credentials:options:connector:_:)``, or ``connect(to:as:credentials:options:connector:)`` and
-/// ``close()``. In a program that lives long, give it to the service group; calls wait for the connection within their timeout.
+/// ``close()``. In a program that lives long, give it to the service group; calls wait for the connection within their timeout, also
+/// those that are made before the group has started the client.
 ///
 /// The other side can call the methods of ``kite`` over the same connection; having been dialled by us it need not authenticate.
 public final class KiteClient: KiteCaller, Service {
@@ -245,9 +246,16 @@ public final class KiteClient: KiteCaller, Service {
 
     private func connection(timeout: Duration?) async throws -> KiteConnection {
         if let connection = state.withLock({ $0.connection }), !connection.isClosed { return connection }
-        return try await withTimeout(timeout, self.notConnected(self.state.withLock { $0.lastFailure })) {
+        return try await withTimeout(timeout, self.notConnected(self.causeOfWaiting)) {
             try await self.nextConnection()
         }
+    }
+
+    /// Why a call that gave up had no connection.
+    private var causeOfWaiting: String {
+        let (phase, failure) = state.withLock { ($0.phase, $0.lastFailure) }
+        if let failure { return failure }
+        return phase == .idle ? "the client has not been started" : "the other side has not answered yet"
     }
 
     private func nextConnection() async throws -> KiteConnection {
@@ -260,7 +268,7 @@ public final class KiteClient: KiteCaller, Service {
                 let outcome: Result<KiteConnection, any Error>? = state.withLock { state in
                     if let connection = state.connection, !connection.isClosed { return .success(connection) }
                     if Task.isCancelled { return .failure(CancellationError()) }
-                    guard state.phase == .running else { return .failure(notConnected(state.lastFailure)) }
+                    guard state.phase != .ended else { return .failure(notConnected(state.lastFailure)) }
                     state.waiters[id] = continuation
                     return nil
                 }

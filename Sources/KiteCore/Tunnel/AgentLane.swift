@@ -20,6 +20,7 @@ final class AgentLane: TunnelLaneDelegate {
     private let onStream: @Sendable (IncomingTunnelStream) -> Void
     private let tunnelCount: Int
     private let closed: EventLoopPromise<Void>
+    private var isLetGo = false
 
     init(
         _ connection: EstablishedConnection, wheel: TimerWheel, tunnelCount: Int,
@@ -64,6 +65,12 @@ final class AgentLane: TunnelLaneDelegate {
         return closed.futureResult
     }
 
+    /// Nobody resumes the lane from now on: its streams finish over the connection that it has, and fail with it.
+    func letGo() {
+        isLetGo = true
+        if let lane, !lane.isConnected { abort(TransportError(.laneLost, "the gateway went away")) }
+    }
+
     func abort(_ reason: TransportError) { lane?.abort(reason) }
 
     // MARK: TunnelLaneDelegate
@@ -79,7 +86,10 @@ final class AgentLane: TunnelLaneDelegate {
 
     func laneReceived(_ lane: TunnelLane, note: TunnelNote) { onNote(note) }
 
-    func laneSuspended(_ lane: TunnelLane, cause: TransportError) { signals.yield(.suspended(cause.message)) }
+    func laneSuspended(_ lane: TunnelLane, cause: TransportError) {
+        if isLetGo { return lane.abort(cause) }
+        signals.yield(.suspended(cause.message))
+    }
 
     func laneClosed(_ lane: TunnelLane, error: TransportError?) {
         self.lane = nil

@@ -14,6 +14,8 @@ public final class TunnelAgentSession: Service {
 
     let configuration: TunnelAgentConfiguration
     let loops: [any EventLoop]
+    /// The timers of each loop, shared by its lanes.
+    private let wheels: [ObjectIdentifier: NIOLoopBoundBox<TimerWheel>]
     let dialer: LaneDialer
     let logger: Logger
     private let onStream: @Sendable (IncomingTunnelStream) -> Void
@@ -42,6 +44,11 @@ public final class TunnelAgentSession: Service {
     ) {
         self.configuration = configuration
         self.loops = loops
+        var wheels: [ObjectIdentifier: NIOLoopBoundBox<TimerWheel>] = [:]
+        for loop in loops {
+            wheels[ObjectIdentifier(loop)] = .makeBoxSendingValue(TimerWheel(eventLoop: loop), eventLoop: loop)
+        }
+        self.wheels = wheels
         self.dialer = dialer
         self.logger = logger
         self.onStream = onStream
@@ -87,7 +94,6 @@ public final class TunnelAgentSession: Service {
             do {
                 let first = try await connect(current, loops[0], epoch: epoch, .open(configuration.tunnels))
                 let session = Session(address: current, epoch: epoch, first: try await start(first, on: loops[0]))
-                try report(session.first.welcome.tunnels)
                 try await serve(session)
             } catch SessionEnd.moved(let goAway) {
                 // Its lanes finish what runs, without being watched, while a new session begins.
@@ -144,8 +150,12 @@ public final class TunnelAgentSession: Service {
     }
 
     private func serve(_ session: Session) async throws {
-        let wanted = min(session.first.welcome.lanes, 64)
+        let wanted = min(max(session.first.welcome.lanes, 1), 64)
         shared.withLock { $0.fate = .running }
+        do { try report(session.first.welcome.tunnels) } catch {
+            await leave(session.first)
+            throw error
+        }
         try await withThrowingTaskGroup(of: Void.self) { group in
             for position in 0..<wanted {
                 group.addTask { try await self.keepLane(position, of: wanted, session) }
@@ -156,11 +166,12 @@ public final class TunnelAgentSession: Service {
         if !Task.isCancelled { throw SessionEnd.lost("all lanes are gone") }
     }
 
-    /// Keeps one lane up.
+    /// Keeps one lane up. Whatever ends it, no lane is left behind that nobody watches, unless the session has moved.
     private func keepLane(_ position: Int, of wanted: Int, _ session: Session) async throws {
         var next: ActiveLane? = position == 0 ? session.first : nil
         let loop = loops[position % loops.count]
-        while !Task.isCancelled {
+        // A lane that is there already is looked after even when the task was cancelled before it came here.
+        while next != nil || !Task.isCancelled {
             let active: ActiveLane
             if let lane = next {
                 active = lane
@@ -169,34 +180,42 @@ public final class TunnelAgentSession: Service {
                 active = lane
             }
             next = nil
-            emit(.laneUp(lane: active.number, lanes: countLanes(1), wanted: wanted))
-            var isUp = true
-            defer { if isUp { _ = countLanes(-1) } }
-            signals: for await signal in active.signals {
-                switch signal {
-                case .goAway(let message):
-                    shared.withLock { $0.fate = .moved }
-                    throw SessionEnd.moved(message)
-                case .closed(let cause):
-                    emit(.laneDown(lane: active.number, cause: cause, retry: 0))
-                    break signals
-                case .suspended(let cause):
-                    isUp = false
-                    _ = countLanes(-1)
-                    logger.warning("Lane lost", metadata: ["lane": "\(active.number)", "cause": "\(cause)"])
-                    emit(.laneDown(lane: active.number, cause: cause, retry: 0))
-                    guard try await resume(active, session) else {
-                        await onLoop(active) { $0.abort(TransportError(.laneLost, "the lane could not be resumed")) }
-                        break signals
-                    }
-                    isUp = true
-                    emit(.laneUp(lane: active.number, lanes: countLanes(1), wanted: wanted))
-                }
+            do { try await watch(active, of: wanted, session) } catch {
+                await leave(active)
+                throw error
             }
             if Task.isCancelled { await leave(active) }
         }
         // Cancelled before the first lane was looked after.
         if let next { await leave(next) }
+    }
+
+    /// Follows a lane until it is over or the task is cancelled; resumes it as often as its connection is lost.
+    private func watch(_ active: ActiveLane, of wanted: Int, _ session: Session) async throws {
+        emit(.laneUp(lane: active.number, lanes: countLanes(1), wanted: wanted))
+        var isUp = true
+        defer { if isUp { _ = countLanes(-1) } }
+        for await signal in active.signals {
+            switch signal {
+            case .goAway(let message):
+                shared.withLock { $0.fate = .moved }
+                throw SessionEnd.moved(message)
+            case .closed(let cause):
+                emit(.laneDown(lane: active.number, cause: cause, retry: 0))
+                return
+            case .suspended(let cause):
+                isUp = false
+                _ = countLanes(-1)
+                logger.warning("Lane lost", metadata: ["lane": "\(active.number)", "cause": "\(cause)"])
+                emit(.laneDown(lane: active.number, cause: cause, retry: 0))
+                guard try await resume(active, session) else {
+                    await onLoop(active) { $0.abort(TransportError(.laneLost, "the lane could not be resumed")) }
+                    return
+                }
+                isUp = true
+                emit(.laneUp(lane: active.number, lanes: countLanes(1), wanted: wanted))
+            }
+        }
     }
 
     /// A further lane.
@@ -258,7 +277,9 @@ public final class TunnelAgentSession: Service {
     private func leave(_ active: ActiveLane) async {
         switch shared.withLock({ $0.fate }) {
         case .running: break
-        case .moved: return
+        case .moved:
+            await onLoop(active) { $0.letGo() }
+            return
         case .lost:
             await onLoop(active) { $0.abort(TransportError(.laneLost, "the gateway lost the session")) }
             return
@@ -303,7 +324,7 @@ public final class TunnelAgentSession: Service {
                         return continuation.resume(throwing: CancellationError())
                     }
                     running.value = AgentHandshake(
-                        transport: transport.value, wheel: TimerWheel(eventLoop: loop), request: request
+                        transport: transport.value, wheel: self.wheel(of: loop), request: request
                     ) { result in
                         running.value = nil
                         continuation.resume(with: result.map { NIOLoopBound($0, eventLoop: loop) })
@@ -334,14 +355,14 @@ public final class TunnelAgentSession: Service {
         let onStream = self.onStream
         let events = self.continuation
         let count = configuration.tunnels.count
-        return try await loop.submit { () -> ActiveLane? in
+        return try await loop.submit { [self] () -> ActiveLane? in
             let connection = connection.value
             guard !connection.welcome.isSurplus else {
                 connection.transport.close()
                 return nil
             }
             let lane = AgentLane(
-                connection, wheel: TimerWheel(eventLoop: loop), tunnelCount: count, signals: continuation,
+                connection, wheel: wheel(of: loop), tunnelCount: count, signals: continuation,
                 onNote: { events.yield(.note($0)) }, onStream: onStream)
             return ActiveLane(
                 loop: loop, number: connection.welcome.lane, welcome: connection.welcome,
@@ -350,6 +371,11 @@ public final class TunnelAgentSession: Service {
     }
 
     // MARK: small things
+
+    /// On `loop`.
+    private func wheel(of loop: any EventLoop) -> TimerWheel {
+        wheels[ObjectIdentifier(loop)]?.value ?? TimerWheel(eventLoop: loop)
+    }
 
     @discardableResult
     private func onLoop<Value: Sendable>(

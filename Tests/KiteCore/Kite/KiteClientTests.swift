@@ -75,16 +75,72 @@ import Testing
     }
 
     @Test func connectTellsWhyItFailed() async {
-        let kite = Kite.test { $0.handshakeTimeout = .milliseconds(500) }
+        // One attempt and a patient handshake: what is told does not hang on how busy the machine is.
+        let kite = Kite.test { $0.handshakeTimeout = .seconds(50) }
+        var once = quick
+        once.reconnects = false
         await #expect {
-            _ = try await KiteClient.connect(to: "http://user:secret@host/kite?token=secret", as: kite, options: quick)
-            {
+            _ = try await KiteClient.connect(to: "http://user:secret@host/kite?token=secret", as: kite, options: once) {
                 _, _ in throw TransportError(.connectFailed, "nobody listens")
             }
         } throws: { error in
             guard let error = error as? KiteError else { return false }
             return error.type == .send && error.message.contains("nobody listens")
                 && error.message.contains("http://host/kite") && !error.message.contains("secret")
+        }
+    }
+
+    @Test func connectTriesUntilSomebodyListens() async throws {
+        let (mine, _) = MemoryChannel.pair()
+        let attempts = Mutex(0)
+        let client = try await KiteClient.connect(
+            to: "memory", as: .test { $0.handshakeTimeout = .seconds(50) }, options: quick
+        ) { _, _ in
+            let attempt = attempts.withLock { attempts in
+                attempts += 1
+                return attempts
+            }
+            guard attempt == 3 else { throw TransportError(.connectFailed, "nobody listens yet") }
+            return mine
+        }
+        #expect(attempts.withLock { $0 } == 3)
+        await client.close()
+    }
+
+    @Test func connectToASilentKiteTellsHowLongItWaited() async {
+        let kite = Kite.test { $0.handshakeTimeout = .milliseconds(100) }
+        await #expect {
+            _ = try await KiteClient.connect(to: "http://host/kite", as: kite, options: quick) { _, _ in
+                try await Task.sleep(for: .seconds(50))
+                throw TransportError(.connectFailed, "nobody listens")
+            }
+        } throws: { error in
+            guard let error = error as? KiteError else { return false }
+            return error.type == .send && error.message.contains("http://host/kite: ")
+        }
+    }
+
+    @Test func callsBeforeTheStartWaitForTheirTimeout() async throws {
+        let (mine, _) = MemoryChannel.pair()
+        let client = KiteClient(url: "memory", as: .test(), connector: { _, _ in mine })
+        let start = ContinuousClock.now
+        await #expect { try await client.tell("square", 4, timeout: .milliseconds(50)) } throws: {
+            ($0 as? KiteError)?.type == .send
+        }
+        #expect(ContinuousClock.now - start >= .milliseconds(50))
+    }
+
+    @Test func callsBeforeTheStartAreMadeOnceConnected() async throws {
+        let kite = Kite.test(authenticator: .anyone)
+        kite.handle("square") { (_, number: Double) in number * number }
+        try await MemoryServer.run(kite) { connector in
+            let client = KiteClient(url: "memory", as: .test("exp2"), connector: connector)
+            let call = Task { () async throws -> Int in try await client.tell("square", 4, timeout: .seconds(50)) }
+            for _ in 0..<100 { await Task.yield() }
+            let run = Task { try await client.run() }
+            #expect(try await call.value == 16)
+            run.cancel()
+            try await run.value
         }
     }
 

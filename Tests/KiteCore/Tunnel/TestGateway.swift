@@ -79,6 +79,20 @@ final class TestGateway: Sendable {
         }
     }
 
+    /// Waits until every lane there ever was is over.
+    func waitUntilAllLanesAreClosed() async throws {
+        let end = ContinuousClock.now + .seconds(5)
+        for lane in state.withLock({ $0.lanes }) {
+            let bound = lane.lane
+            while !(try await bound.eventLoop.submit { bound.value.isClosed }.get()) {
+                guard ContinuousClock.now < end else {
+                    throw TransportError(.idleTimeout, "lane \(lane.number) of \(lane.session) is still there")
+                }
+                try await Task.sleep(for: .milliseconds(5))
+            }
+        }
+    }
+
     private final class Door: ExchangeAcceptor, ExchangeHandler {
         let gateway: TestGateway
         init(gateway: TestGateway) { self.gateway = gateway }

@@ -169,6 +169,83 @@ import Testing
         try await silent.close().get()
     }
 
+    @Test(.timeLimit(.minutes(1))) func stoppingRightAfterConnectingLeavesNoLaneBehind() async throws {
+        let gateway = gateway()
+        let port = try await gateway.start()
+        for _ in 0..<20 {
+            let session = TunnelAgentSession(
+                configuration: TunnelAgentConfiguration(
+                    gateway: "http://127.0.0.1:\(port)", tunnels: [TunnelRequest(kind: .http)]
+                ) { "key" },
+                loops: [Self.loops.next()], dialer: plainDialer,
+                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            ) { _ in }
+            let began = ContinuousClock.now
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { try await session.run() }
+                for await event in session.events { if case .connected = event { break } }
+                group.cancelAll()
+                try await group.waitForAll()
+            }
+            // Nothing was under way: no reason to wait for the drain time.
+            #expect(began.duration(to: .now) < .milliseconds(1_500))
+        }
+        try await gateway.waitUntilAllLanesAreClosed()
+        await gateway.stop()
+    }
+
+    @Test(.timeLimit(.minutes(1))) func aLaneWhoseTunnelsAreRefusedIsNotKept() async throws {
+        let gateway = gateway()
+        let refusal = TunnelRefusal(status: 409, reason: "The name blog belongs to another user")
+        gateway.state.withLock { $0.grantRefusal = refusal }
+        let port = try await gateway.start()
+        await #expect(throws: refusal) {
+            try await withAgent(port: port) { _, log in try await log.wait { $0.contains(.refused(refusal)) } }
+        }
+        try await gateway.waitUntilAllLanesAreClosed()
+        await gateway.stop()
+    }
+
+    @Test(.timeLimit(.minutes(1))) func streamsOfAGatewayThatWentAwayEndWithItsConnection() async throws {
+        let gateway = gateway()
+        let port = try await gateway.start()
+        let ended = Mutex<[TransportError?]>([])
+        let session = TunnelAgentSession(
+            configuration: TunnelAgentConfiguration(
+                gateway: "http://127.0.0.1:\(port)", tunnels: [TunnelRequest(kind: .http)]
+            ) { "key" },
+            loops: [Self.loops.next()], dialer: plainDialer,
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        ) { incoming in
+            let sees = StreamRecorder()
+            sees.onClosed = { error in ended.withLock { $0.append(error) } }
+            incoming.stream.delegate = sees
+        }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await session.run() }
+            try await gateway.wait { $0.lanes.count == 1 }
+            let lane = try #require(gateway.state.withLock { $0.lanes.first })
+            let bound = lane.lane
+            try await bound.eventLoop.submit {
+                let stream = try bound.value.openStream(StreamOpening(kind: .tcp))
+                stream.delegate = StreamRecorder()
+                stream.write(ByteBuffer(string: "held"))
+                bound.value.goAway(TunnelGoAway(reason: "upgrade"))
+            }.get()
+            try await gateway.wait { $0.lanes.count == 2 }
+            // The window to resume in is 30 s by default, but nobody would resume this lane.
+            let began = ContinuousClock.now
+            gateway.cutAll()
+            while ended.withLock({ $0.isEmpty }), began.duration(to: .now) < .seconds(10) {
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            #expect(ended.withLock { $0.count } == 1)
+            group.cancelAll()
+            try await group.waitForAll()
+        }
+        await gateway.stop()
+    }
+
     @Test(.timeLimit(.minutes(1))) func aRefusedCredentialIsFinal() async throws {
         let gateway = gateway()
         let port = try await gateway.start()
