@@ -47,7 +47,7 @@ private func eventLoops(of group: (any EventLoopGroup)?) -> [any EventLoop] {
 }
 
 /// A dialler that gives up waiting at once when its task is cancelled; a connection that comes later is dropped.
-func laneDialer(_ dialer: Dialer) -> LaneDialer {
+package func laneDialer(_ dialer: Dialer) -> LaneDialer {
     { endpoint, loop in
         let promise = loop.makePromise(of: NIOLoopBound<any ByteTransport>.self)
         let isOver = NIOLoopBoundBox<Bool>.makeBoxSendingValue(false, eventLoop: loop)

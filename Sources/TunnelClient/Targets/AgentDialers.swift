@@ -1,4 +1,5 @@
 /// How the agent connects: to the gateway, through a proxy where the environment names one, and to private services.
+import Foundation
 import KiteCommand
 import KiteDialing
 import KiteHTTP
@@ -9,29 +10,26 @@ struct AgentDialers: Sendable {
     let lane: LaneDialer
     let target: TargetDialer
 
+    /// - Parameter environment: names the proxy to the gateway, if there is one; targets are never reached through it.
     /// - Throws: ``CommandFailure`` when certificates or the proxy cannot be used.
-    init(_ settings: Settings) throws {
+    init(_ settings: Settings, environment: [String: String] = ProcessInfo.processInfo.environment) throws {
         var configuration = Dialer.Configuration()
         configuration.connectTimeout = settings[AgentSettings.connectTimeout]
-        let dialer: Dialer
+        var throughProxy = configuration
+        do {
+            throughProxy.proxies = try ProxyEnvironment(environment: environment)
+        } catch {
+            throw CommandFailure(.failed, "\(error)")
+        }
         do {
             let tls = try settings[AgentSettings.certificateAuthorities].map { file in
                 try Dialer.tlsContext(trusting: expandHome(file))
             }
-            dialer = try Dialer(configuration: configuration, tls: tls)
+            lane = laneDialer(try Dialer(configuration: throughProxy, tls: tls))
+            let direct = try Dialer(configuration: configuration, tls: tls)
+            target = { endpoint, loop, completion in direct.dial(endpoint, on: loop, completion: completion) }
         } catch {
             throw CommandFailure(.failed, "the certificate authorities of --ca-file cannot be used: \(error)")
-        }
-        target = { endpoint, loop, completion in dialer.dial(endpoint, on: loop, completion: completion) }
-        lane = { endpoint, loop in
-            let promise = loop.makePromise(of: NIOLoopBound<any ByteTransport>.self)
-            loop.execute {
-                dialer.dial(endpoint, on: loop) { result in
-                    promise.completeWith(
-                        result.map { NIOLoopBound($0, eventLoop: loop) }.mapError { $0 as any Error })
-                }
-            }
-            return try await promise.futureResult.get()
         }
     }
 }

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""A forward proxy of the end-to-end tests: proxies.py connect|socks5. Demands user `u` and password `p`, takes every name for
+127.0.0.1, prints its port and then each `host:port` it was asked for."""
+import asyncio, base64, sys
+
+
+async def copy(reader, writer):
+    try:
+        while part := await reader.read(1 << 16):
+            writer.write(part)
+            await writer.drain()
+        writer.write_eof()
+    except (ConnectionError, OSError):
+        writer.close()
+
+
+async def join(reader, writer, host, port, granted):
+    print(f"{host}:{port}", flush=True)
+    there = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(granted)
+    await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+
+
+async def connect(reader, writer):
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    method, target, _ = head.split("\r\n")[0].split(" ")
+    if method != "CONNECT" or base64.b64encode(b"u:p").decode() not in head:
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        return writer.close()
+    host, port = target.rsplit(":", 1)
+    await join(reader, writer, host, int(port), b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+
+async def socks5(reader, writer):
+    methods = (await reader.readexactly(2))[1]
+    assert 2 in await reader.readexactly(methods)
+    writer.write(b"\x05\x02")
+    await reader.readexactly(1)
+    user = await reader.readexactly((await reader.readexactly(1))[0])
+    password = await reader.readexactly((await reader.readexactly(1))[0])
+    writer.write(b"\x01\x00" if (user, password) == (b"u", b"p") else b"\x01\x01")
+    _, _, _, kind = await reader.readexactly(4)
+    assert kind == 3
+    host = (await reader.readexactly((await reader.readexactly(1))[0])).decode()
+    port = int.from_bytes(await reader.readexactly(2), "big")
+    await join(reader, writer, host, port, b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+
+
+async def main(kind):
+    server = await asyncio.start_server({"connect": connect, "socks5": socks5}[kind], "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().create_future()
+
+
+asyncio.run(main(sys.argv[1]))
