@@ -1,4 +1,6 @@
 /// Keeps a kite registered with Kontrol over HTTP, for where a long-lived connection to it is not wanted.
+internal import KiteDialing
+internal import KiteHTTP
 internal import KiteSupport
 internal import Logging
 public import NIOCore
@@ -28,17 +30,43 @@ public struct KontrolHTTPRegistration: Service {
     /// - Parameters:
     ///   - kontrol: gives the kite key and takes over new ones; need not be run for this.
     ///   - url: where the kite is reached.
+    ///   - requester: nil: connections of its own, through the proxies that the process's environment names.
     ///   - onRegistered: called with the URL after each registration.
     public init(
-        _ kontrol: KontrolClient, url: String, requester: @escaping Requester,
+        _ kontrol: KontrolClient, url: String, requester: Requester? = nil,
         onRegistered: (@Sendable (String) -> Void)? = nil
     ) {
         self.kontrol = kontrol
         self.url = url
-        self.requester = requester
+        self.requester = requester ?? Self.ownRequester()
         self.onRegistered = onRegistered
         let kontrolURL = kontrol.client.url
         base = kontrolURL.hasSuffix("/kite") ? String(kontrolURL.dropLast(5)) : kontrolURL
+    }
+
+    /// Made once: loading the system's certificates takes a while.
+    private static let systemDialer = Result {
+        var configuration = Dialer.Configuration()
+        configuration.proxies = try ProxyEnvironment(environment: ProcessInfo.processInfo.environment)
+        return try Dialer(configuration: configuration)
+    }
+
+    /// Keeps a connection to Kontrol between heartbeats.
+    private static func ownRequester() -> Requester {
+        let http = systemDialer.map { HTTPRequester(dialer: $0) }
+        return { method, url, body in
+            guard let parts = URLParts(url) else {
+                throw KontrolError(.refused, "Kontrol's URL is no http or https URL")
+            }
+            var fields = HeaderBlock()
+            if body != nil { fields.append("Content-Type", "application/json") }
+            let head = RequestHead(
+                method: method == "POST" ? .post : .get, target: parts.target, authority: parts.authority,
+                fields: fields)
+            let (response, answer) = try await http.get().send(
+                head, body: body, to: parts.endpoint, timeout: .seconds(20), maxResponseBytes: 65536)
+            return (Int(response.status), answer)
+        }
     }
 
     public func run() async throws {
