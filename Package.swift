@@ -193,7 +193,8 @@ let package = Package(
             ],
             path: "Tests/TunnelClient", swiftSettings: settings),
         .executableTarget(
-            name: "TestKite", dependencies: ["KiteCore"], path: "Tests/TestKite", swiftSettings: settings),
+            name: "TestKite", dependencies: ["KiteCore"], path: "Tests/TestKite", swiftSettings: settings
+        ),
         .testTarget(
             name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient", "TestKite"], path: "Tests/EndToEnd",
             exclude: ["Peers"], swiftSettings: settings),

@@ -57,6 +57,47 @@ struct RecoveryTests {
         withExtendedLifetime((target, agent)) {}
     }
 
+    @Test(
+        "A registered kite is found again within 5 s after Kontrol and gateway were killed, in either order",
+        .timeLimit(.minutes(2)), arguments: [true, false])
+    func kontrolKilled(kontrolFirst: Bool) async throws {
+        let installation = try Installation()
+        let kontrolURL = "http://127.0.0.1:\(installation.kontrolPort)/kite"
+        @Sendable func startKontrol() async throws -> ChildProcess {
+            let kontrol = try ChildProcess(
+                "\(Place.products)/kiteproxy",
+                [
+                    "kontrol", "--kontrol-listen", "127.0.0.1:\(installation.kontrolPort)", "--data-dir",
+                    installation.directory + "/kontrol",
+                ], environment: installation.environment)
+            try await deadline(30, "Kontrol to listen", kontrol) {
+                while (try? await curl(kontrolURL).status) != 200 { try await Task.sleep(for: .milliseconds(50)) }
+            }
+            return kontrol
+        }
+        var kontrol = try await startKontrol()
+        let gateways = try Installation(sharing: installation, options: ["--kontrol-url", kontrolURL])
+        var gateway = try await gateways.startGateway()
+        let kite = try ChildProcess("\(Place.products)/TestKite", ["register"], environment: installation.environment)
+        let url = gateways.url + "/proxy/\(try await kite.line())/info"
+        try await expectBack(url, "the kite to be found", gateway)
+
+        kontrol.kill(SIGKILL)
+        gateway.kill(SIGKILL)
+        _ = try await kontrol.waitForEnd()
+        _ = try await gateway.waitForEnd()
+        if kontrolFirst {
+            kontrol = try await startKontrol()
+            gateway = try await gateways.startGateway()
+        } else {
+            async let starting = gateways.startGateway()
+            kontrol = try await startKontrol()
+            gateway = try await starting
+        }
+        try await expectBack(url, "the kite to be found again", gateway)
+        withExtendedLifetime((kontrol, kite)) {}
+    }
+
     @Test("SIGTERM ends gateway and agent with exit code 0", .timeLimit(.minutes(1)))
     func orderlyEnd() async throws {
         let installation = try Installation()

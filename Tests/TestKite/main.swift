@@ -1,5 +1,5 @@
-/// A kite for the end-to-end tests: `TestKite listen` (prints its URL) or `TestKite expose GATEWAY NAME` (prints its public URL and
-/// listens nowhere; the kite key comes from KITE_HOME).
+/// A kite for the end-to-end tests: `TestKite listen` (prints its URL), `TestKite register` (listens, registers with the Kontrol of its
+/// kite key and prints its id each time) or `TestKite expose GATEWAY NAME` (prints its public URL and listens nowhere).
 import Foundation
 import KiteCore
 
@@ -27,9 +27,19 @@ case "listen":
     let server = try await kite.listen(host: "127.0.0.1", port: 0)
     announce(server.url)
     try await server.run()
+case "register":
+    let server = try await kite.listen(host: "127.0.0.1", port: 0)
+    let kontrol = try KontrolClient(kite: kite, connector: KiteClient.sockJS)
+    let registration = KontrolRegistration(kontrol, url: server.url) { _ in announce(kite.identity.id) }
+    try await withThrowingTaskGroup { group in
+        group.addTask { try await server.run() }
+        group.addTask { try await kontrol.run() }
+        group.addTask { try await registration.run() }
+        try await group.waitForAll()
+    }
 case "expose" where arguments.count == 3:
     try await kite.expose(through: arguments[1], as: arguments[2], onURL: announce)
 default:
-    FileHandle.standardError.write(Data("TestKite listen | expose GATEWAY NAME\n".utf8))
+    FileHandle.standardError.write(Data("TestKite listen | register | expose GATEWAY NAME\n".utf8))
     exit(2)
 }

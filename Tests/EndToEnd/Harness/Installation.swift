@@ -42,10 +42,14 @@ final class Installation: Sendable {
     let options: [String]
 
     var url: String { "http://127.0.0.1:\(port)" }
-    var environment: [String: String] { ["KITE_HOME": directory + "/kite", "HOME": directory] }
+    var environment: [String: String] { ["KITE_HOME": home + "/kite", "HOME": home] }
+    /// Where the kite key is.
+    private let home: String
 
-    init(options: [String] = []) throws {
+    /// - Parameter sharing: whose kite key is used; its own when nil.
+    init(sharing other: Installation? = nil, options: [String] = []) throws {
         directory = NSTemporaryDirectory() + "kiteproxy-\(UUID().uuidString)"
+        home = other?.home ?? directory
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         (port, kontrolPort, adminPort) = (try freePort(), try freePort(), try freePort())
         self.options = options
@@ -58,10 +62,10 @@ final class Installation: Sendable {
         let gateway = try ChildProcess(
             "\(Place.products)/kiteproxy",
             [
-                "serve", "--listen", "127.0.0.1:\(port)", "--kontrol-listen", "127.0.0.1:\(kontrolPort)",
-                "--admin-listen",
-                "127.0.0.1:\(adminPort)", "--data-dir", directory + "/data",
-            ] + options, environment: environment)
+                "serve", "--listen", "127.0.0.1:\(port)", "--admin-listen", "127.0.0.1:\(adminPort)", "--data-dir",
+                directory + "/data",
+            ] + (options.contains("--kontrol-url") ? [] : ["--kontrol-listen", "127.0.0.1:\(kontrolPort)"]) + options,
+            environment: environment)
         try await deadline(30, "the gateway to be ready", gateway) {
             while true {
                 let status = try? await curl("http://127.0.0.1:\(self.adminPort)/readyz").status
