@@ -94,7 +94,7 @@ public enum SockJSClient {
             return try await withCheckedThrowingContinuation { continuation in
                 eventLoop.execute {
                     let context = SockJSClientContext(
-                        url: url, fields: fields, eventLoop: eventLoop, wheel: TimerWheel(eventLoop: eventLoop),
+                        url: url, fields: fields, eventLoop: eventLoop, wheel: LoopFlusher.on(eventLoop).wheel,
                         connector: connector, options: options)
                     let session: any SockJSClientSession
                     switch transport {

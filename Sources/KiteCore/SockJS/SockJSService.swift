@@ -14,8 +14,6 @@ public final class SockJSService: Sendable {
     private let onSession: @Sendable (any MessageChannel) -> Void
     private let registry: SockJSSessionRegistry
     private let receiverIDs = Atomic<UInt64>(1)
-    /// One timer wheel per event loop that has served a session.
-    private let wheels = Mutex<[ObjectIdentifier: NIOLoopBound<TimerWheel>]>([:])
 
     /// - Parameters:
     ///   - prefix: the path in front of what ``serve(_:path:)`` is given, for the record.
@@ -165,7 +163,7 @@ public final class SockJSService: Sendable {
 
     private func serveWebSocket(_ exchange: any Exchange, isRaw: Bool) {
         guard let serial = registry.reserve() else { return refuseSession(exchange) }
-        let wheel = wheel(for: exchange.eventLoop)
+        let wheel = LoopFlusher.on(exchange.eventLoop).wheel
         let limits = WebSocketLimits(
             messageBytes: options.maxMessageBytes, pingInterval: options.heartbeat + .seconds(5))
         let peer = Self.peer(exchange, transport: isRaw ? "rawwebsocket" : "websocket")
@@ -218,7 +216,7 @@ public final class SockJSService: Sendable {
         guard let serial = registry.reserve() else { return nil }
         let session = SockJSSession(
             peer: Self.peer(exchange, transport: transport), endsWithReceiver: false, options: options,
-            eventLoop: exchange.eventLoop, wheel: wheel(for: exchange.eventLoop), onOpen: onSession,
+            eventLoop: exchange.eventLoop, wheel: LoopFlusher.on(exchange.eventLoop).wheel, onOpen: onSession,
             onEnd: { [registry] in registry.release(serial: serial, id: id) })
         let (reference, isNew) = registry.enter(
             LoopReference(session, on: exchange.eventLoop), id: id, serial: serial)
@@ -233,15 +231,6 @@ public final class SockJSService: Sendable {
             target: String(buffer: exchange.request.target),
             authorization: exchange.request.fields.text(.authorization),
             origin: exchange.request.fields.text(.origin))
-    }
-
-    private func wheel(for eventLoop: any EventLoop) -> TimerWheel {
-        let key = ObjectIdentifier(eventLoop)
-        if let known = wheels.withLock({ $0[key] }) { return known.value }
-        let wheel = TimerWheel(eventLoop: eventLoop)
-        let bound = NIOLoopBound(wheel, eventLoop: eventLoop)
-        wheels.withLock { $0[key] = bound }
-        return wheel
     }
 }
 

@@ -20,12 +20,12 @@ package final class GatewayLaneHandshake {
 
     /// Keeps itself alive until it is over. Set the closures before returning to the loop.
     /// - Parameters:
-    ///   - wheel: The loop's timers; the handshake makes its own where nil.
+    ///   - wheel: The loop's timers; those that all transports of the loop share where nil.
     ///   - timeout: Until HELLO must have arrived, and again until it must have been answered.
     package init(transport: any ByteTransport, wheel: TimerWheel? = nil, timeout: TimeAmount = .seconds(10)) {
         eventLoop = transport.eventLoop
         self.transport = transport
-        self.wheel = wheel ?? TimerWheel(eventLoop: transport.eventLoop)
+        self.wheel = wheel ?? LoopFlusher.on(transport.eventLoop).wheel
         let timer = WheelTimer(wheel: self.wheel) { [weak self] in
             guard let self else { return }
             if self.reader.isDone {

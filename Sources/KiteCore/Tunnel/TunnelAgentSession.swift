@@ -14,8 +14,6 @@ public final class TunnelAgentSession: Service {
 
     let configuration: TunnelAgentConfiguration
     let loops: [any EventLoop]
-    /// The timers of each loop, shared by its lanes.
-    private let wheels: [ObjectIdentifier: NIOLoopBoundBox<TimerWheel>]
     let dialer: LaneDialer
     let logger: Logger
     private let onStream: @Sendable (IncomingTunnelStream) -> Void
@@ -44,11 +42,6 @@ public final class TunnelAgentSession: Service {
     ) {
         self.configuration = configuration
         self.loops = loops
-        var wheels: [ObjectIdentifier: NIOLoopBoundBox<TimerWheel>] = [:]
-        for loop in loops {
-            wheels[ObjectIdentifier(loop)] = .makeBoxSendingValue(TimerWheel(eventLoop: loop), eventLoop: loop)
-        }
-        self.wheels = wheels
         self.dialer = dialer
         self.logger = logger
         self.onStream = onStream
@@ -324,7 +317,7 @@ public final class TunnelAgentSession: Service {
                         return continuation.resume(throwing: CancellationError())
                     }
                     running.value = AgentHandshake(
-                        transport: transport.value, wheel: self.wheel(of: loop), request: request
+                        transport: transport.value, wheel: LoopFlusher.on(loop).wheel, request: request
                     ) { result in
                         running.value = nil
                         continuation.resume(with: result.map { NIOLoopBound($0, eventLoop: loop) })
@@ -355,14 +348,14 @@ public final class TunnelAgentSession: Service {
         let onStream = self.onStream
         let events = self.continuation
         let count = configuration.tunnels.count
-        return try await loop.submit { [self] () -> ActiveLane? in
+        return try await loop.submit { () -> ActiveLane? in
             let connection = connection.value
             guard !connection.welcome.isSurplus else {
                 connection.transport.close()
                 return nil
             }
             let lane = AgentLane(
-                connection, wheel: wheel(of: loop), tunnelCount: count, signals: continuation,
+                connection, wheel: LoopFlusher.on(loop).wheel, tunnelCount: count, signals: continuation,
                 onNote: { events.yield(.note($0)) }, onStream: onStream)
             return ActiveLane(
                 loop: loop, number: connection.welcome.lane, welcome: connection.welcome,
@@ -371,11 +364,6 @@ public final class TunnelAgentSession: Service {
     }
 
     // MARK: small things
-
-    /// On `loop`.
-    private func wheel(of loop: any EventLoop) -> TimerWheel {
-        wheels[ObjectIdentifier(loop)]?.value ?? TimerWheel(eventLoop: loop)
-    }
 
     @discardableResult
     private func onLoop<Value: Sendable>(

@@ -109,7 +109,7 @@ package final class TunnelLane {
 
     /// - Parameters:
     ///   - transport: The connection, after HELLO and WELCOME; the lane becomes its delegate.
-    ///   - wheel: The loop's timers; the lane makes its own where nil.
+    ///   - wheel: The loop's timers; those that all transports of the loop share where nil.
     ///   - received: Bytes that came with the handshake and belong to the lane.
     ///   - delegate: Held strongly until the lane has closed.
     package init(
@@ -122,7 +122,7 @@ package final class TunnelLane {
         self.delegate = delegate
         self.transport = transport
         flusher = LoopFlusher.on(transport.eventLoop)
-        self.wheel = wheel ?? TimerWheel(eventLoop: transport.eventLoop)
+        self.wheel = wheel ?? flusher.wheel
         pingTimer = WheelTimer(wheel: self.wheel) { [weak self] in self?.pingIntervalPassed() }
         resumeTimer = WheelTimer(wheel: self.wheel) { [weak self] in
             self?.finish(TransportError(.laneLost, "the agent did not come back in time"))
