@@ -19,6 +19,7 @@ public struct Dialer: Sendable {
         public init() {}
     }
 
+    /// How it behaves.
     public var configuration: Configuration
     private let tls: NIOSSLContext?
 

@@ -9,6 +9,7 @@ public struct Endpoint: Sendable, Hashable, CustomStringConvertible {
         /// The path of a UNIX domain socket.
         case unix(path: String)
     }
+    /// Where to connect.
     public var address: Address
     /// Whether TLS is spoken; the server's certificate is then verified against ``serverName``.
     public var isSecure: Bool

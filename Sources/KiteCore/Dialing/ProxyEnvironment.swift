@@ -24,9 +24,13 @@ public struct ProxyServer: Sendable, Hashable {
         public var debugDescription: String { description }
         public var customMirror: Mirror { Mirror(self, children: []) }
     }
+    /// What it speaks.
     public var kind: Kind
+    /// Its name or IP address.
     public var host: String
+    /// Its port.
     public var port: Int
+    /// What it is shown; nil: nothing.
     public var credentials: Credentials?
 
     public init(kind: Kind, host: String, port: Int, credentials: Credentials? = nil) {
@@ -45,6 +49,7 @@ public struct ProxyServer: Sendable, Hashable {
 public struct ProxyEnvironment: Sendable, Hashable {
     /// A variable's value is no URL of a proxy. The value is not repeated, for it may hold a password.
     public struct Invalid: Error, Sendable, Hashable, CustomStringConvertible {
+        /// The variable that cannot be read.
         public let variable: String
         public var description: String {
             "\(variable) is no URL of a proxy (http://host:port or socks5://host:port, with user:password@ before the host if need be)"

@@ -30,6 +30,7 @@ public struct DnodeError: Error, Sendable, Hashable, CustomStringConvertible {
         /// A value that JSON cannot carry (a number that is not finite).
         case unrepresentable
     }
+    /// What kind of error it is.
     public let code: Code
     /// A sentence with the place; holds no part of the message but short names.
     public let message: String

@@ -13,6 +13,7 @@ public struct DnodeCallbackID: Sendable, Hashable, CustomStringConvertible {
 
 /// Why a received message is refused, and which callback of the peer can be told.
 public struct DnodeRefusal: Error, Sendable, Hashable {
+    /// What is wrong with the message, for people.
     public let reason: String
     /// The response callback of the refused call; nil where none could be made out, and the connection is to be closed.
     public let answerTo: DnodeCallbackID?
@@ -39,6 +40,7 @@ public struct DnodeMessage: Sendable, Hashable {
         case key(String)
     }
 
+    /// What is called.
     public var method: Method
     /// Functions stand where the sender had them.
     public var arguments: [DnodeValue]

@@ -6,11 +6,13 @@
 
 /// A call of a method, as received.
 public struct DnodeCall: Sendable, Hashable {
+    /// The name of the method.
     public var method: String
     /// What the caller says it is; nil where it says nothing.
     public var kite: DnodeValue?
     /// How it proves that; nil where it does not.
     public var authentication: DnodeValue?
+    /// Its arguments.
     public var arguments: [DnodeValue]
     /// Where the answer goes; nil where none is wanted.
     public var answerTo: DnodeCallbackID?

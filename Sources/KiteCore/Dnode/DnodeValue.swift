@@ -16,7 +16,9 @@ public enum DnodeValue: Sendable, Hashable {
 }
 
 extension DnodeValue {
+    /// Whether it is null.
     public var isNull: Bool { self == .null }
+    /// The truth value; nil for anything else.
     public var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
     /// The number, where it is a whole one that fits.
     public var int: Int? {
@@ -34,9 +36,13 @@ extension DnodeValue {
         default: nil
         }
     }
+    /// The text; nil for anything else.
     public var string: String? { if case .string(let value) = self { value } else { nil } }
+    /// The elements; nil for anything else.
     public var array: [DnodeValue]? { if case .array(let value) = self { value } else { nil } }
+    /// The object; nil for anything else.
     public var object: DnodeObject? { if case .object(let value) = self { value } else { nil } }
+    /// The function; nil for anything else.
     public var function: DnodeFunction? { if case .function(let value) = self { value } else { nil } }
 
     /// The member of an object; nil where there is none or this is no object.

@@ -80,6 +80,7 @@ public struct TransportError: Error, Sendable, Hashable, CustomStringConvertible
         /// The other side has no such target, or will not serve it.
         case refused = 11
     }
+    /// What kind of error it is; decides what a visitor is told.
     public let code: Code
     /// A human sentence with the cause; never contains secrets.
     public let message: String

@@ -23,6 +23,7 @@ public protocol HTTPClientHandler: AnyObject {
 
 /// Why a request got no complete answer, and what had happened by then.
 public struct HTTPClientFailure: Error, Sendable, Hashable {
+    /// What happened.
     public let cause: TransportError
     /// The final response's head had been delivered.
     public let responseStarted: Bool

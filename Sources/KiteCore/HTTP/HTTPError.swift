@@ -15,6 +15,7 @@ public struct HTTPError: Error, Sendable, Hashable, CustomStringConvertible {
     }
     /// The status to refuse a request with.
     public let status: UInt16
+    /// What is wrong; decides the status.
     public let code: Code
     /// A sentence for a person; never repeats what was received.
     public let message: String

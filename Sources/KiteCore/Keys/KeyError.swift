@@ -15,6 +15,7 @@ public struct KeyError: Error, Sendable, Hashable, CustomStringConvertible {
         /// A key could not be generated or a signature could not be made.
         case crypto
     }
+    /// What kind of error it is.
     public let code: Code
     /// A human sentence.
     public let message: String

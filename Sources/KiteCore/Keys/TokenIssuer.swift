@@ -15,6 +15,7 @@ public struct TokenIssuer: Sendable {
 
     /// Kontrol's user, the `iss` of everything.
     public let issuer: String
+    /// What it signs with.
     public let keyPair: KontrolKeyPair
 
     public init(issuer: String, keyPair: KontrolKeyPair) {

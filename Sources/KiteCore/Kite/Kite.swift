@@ -23,9 +23,13 @@ public final class Kite: Sendable {
         var connections: [UInt64: RemoteKite] = [:]
     }
 
+    /// How it was set up.
     public let configuration: KiteConfiguration
+    /// Who it is, as others see it.
     public let identity: KiteIdentity
+    /// Judges who calls.
     public let authenticator: any KiteAuthenticator
+    /// Where it logs; names the kite.
     public let logger: Logger
     private let state = Mutex(State())
 

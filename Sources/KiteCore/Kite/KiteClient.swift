@@ -59,6 +59,7 @@ public final class KiteClient: KiteCaller, Service {
     public let url: String
     /// Who we are, and the methods that the other side may call.
     public let kite: Kite
+    /// What calls prove who we are with.
     public let credentials: KiteCredentials
     private let options: Options
     private let connector: KiteConnector
@@ -226,6 +227,7 @@ public final class KiteClient: KiteCaller, Service {
     /// The kite at the other end, while connected.
     public var remote: RemoteKite? { state.withLock { $0.connection?.remote } }
 
+    /// How long calls may take that do not say it themselves.
     public var callTimeout: Duration { kite.configuration.timeout }
 
     /// Calls a method. Waits for the connection where there is none at the moment. When the other side says that the token has

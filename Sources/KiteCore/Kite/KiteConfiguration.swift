@@ -35,14 +35,18 @@ public struct KiteConfiguration: Sendable {
 
     /// What is wrong with a setting.
     public struct InvalidSetting: Error, Sendable, CustomStringConvertible {
+        /// The variable.
         public let name: String
+        /// What would be right.
         public let reason: String
         public var description: String { "\(name): \(reason)" }
     }
 
     /// Whose kite it is; `anonymous` without a kite key.
     public var username = "anonymous"
+    /// Where the kite belongs, such as `production`. Default `development`.
     public var environment = "development"
+    /// Where it runs. Default `local`.
     public var region = "local"
     /// The machine's name unless set.
     public var hostname = Self.machineName()
@@ -64,6 +68,7 @@ public struct KiteConfiguration: Sendable {
     public var handshakeTimeout = Duration.seconds(15)
     /// A gateway chosen by hand.
     public var proxyURL: String?
+    /// What its connections may ask of it.
     public var limits = KiteLimits()
 
     public init() {}

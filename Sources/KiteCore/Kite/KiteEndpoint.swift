@@ -12,6 +12,7 @@ public final class KiteEndpoint: Service {
     /// Makes what answers exchanges on one event loop; called on that loop.
     public typealias Routes = @Sendable (any EventLoop) -> any ExchangeAcceptor
 
+    /// The kite that is served.
     public let kite: Kite
     /// The path below which the kite is reached, without a slash at the end.
     public let path: String

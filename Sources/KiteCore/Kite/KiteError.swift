@@ -30,6 +30,7 @@ public struct KiteError: Error, Sendable, Hashable, Codable, CustomStringConvert
         public static let invalidResponse: Self = "invalidResponse"
     }
 
+    /// What kind of error it is; callers decide by it.
     public var type: ErrorType
     /// A sentence for people; never contains secrets.
     public var message: String

@@ -5,7 +5,9 @@ public import KiteDnode
 public struct MethodOptions: Sendable {
     /// At most `burst` calls at once, and on average one per `interval`, from all callers together.
     public struct RateLimit: Sendable, Hashable {
+        /// So many calls may come at once.
         public var burst: Int
+        /// After which another call is allowed.
         public var interval: Duration
 
         public init(burst: Int, interval: Duration) {
@@ -30,6 +32,7 @@ public struct MethodOptions: Sendable {
     /// Anybody may call.
     public static var anonymous: Self { Self().allowingAnonymous() }
 
+    /// The same, for callers who do not say who they are, too.
     public func allowingAnonymous() -> Self {
         var options = self
         options.requiresAuthentication = false
@@ -41,11 +44,13 @@ public struct MethodOptions: Sendable {
         options.rateLimit = RateLimit(burst: burst, interval: interval)
         return options
     }
+    /// The same, with something that runs before the handler, after those given before.
     public func before(_ handler: @escaping PreHandler) -> Self {
         var options = self
         options.before.append(handler)
         return options
     }
+    /// The same, with something that runs after the handler, after those given before.
     public func after(_ handler: @escaping PostHandler) -> Self {
         var options = self
         options.after.append(handler)

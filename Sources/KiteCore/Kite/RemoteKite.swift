@@ -15,6 +15,7 @@ public struct RemoteKite: KiteCaller, Hashable {
     /// Whether the connection has ended.
     public var isClosed: Bool { connection.isClosed }
 
+    /// How long calls may take that do not say it themselves.
     public var callTimeout: Duration { connection.kite.configuration.timeout }
 
     public func call(_ method: String, arguments: [DnodeValue], timeout: Duration?) async throws -> DnodeValue {

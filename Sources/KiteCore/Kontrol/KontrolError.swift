@@ -21,6 +21,7 @@ public struct KontrolError: Error, Sendable, Hashable, CustomStringConvertible {
         /// Kontrol answered something that is no answer.
         case invalidAnswer
     }
+    /// What kind of error it is.
     public let code: Code
     /// A human sentence; never contains secrets.
     public let message: String

@@ -67,7 +67,9 @@ public struct KiteEvent: Sendable, Hashable, Codable {
         case register = "REGISTER"
         case deregister = "DEREGISTER"
     }
+    /// Whether the kite has come or gone.
     public var action: Action
+    /// Whose registration it is about.
     public var kite: KiteIdentity
     /// Where it is reached, when it came.
     public var url: String?

@@ -3,6 +3,7 @@
 /// Names kites by the fields of their identity, from the general to the special. Fields are set from the left without gaps
 /// (``username`` first); empty means any. A query with ``id`` alone names one kite.
 public struct KontrolQuery: Sendable, Hashable {
+    /// The user it belongs to.
     public var username: String
     public var environment: String
     public var name: String

@@ -15,7 +15,9 @@ public final class Latch<Value: Sendable>: Sendable {
 
     public init() {}
 
+    /// Gives the value to all who wait, now and later. Only the first outcome counts.
     public func succeed(_ value: Value) { complete(.success(value)) }
+    /// Gives an error to all who wait, now and later. Only the first outcome counts.
     public func fail(_ error: any Error) { complete(.failure(error)) }
 
     /// The value, if it has come.

@@ -100,6 +100,7 @@ package struct LaneStateMachine {
 
     // MARK: time
 
+    /// What a lane does when a ping interval has passed.
     package enum TickAction: Sendable, Hashable {
         /// Write what ``takeSignals(into:)`` gives.
         case send

@@ -24,6 +24,7 @@ package struct ResumeLog {
 
     package init() {}
 
+    /// Whether the peer has acknowledged everything.
     package var isEmpty: Bool { acknowledged == sent }
 
     /// Frames have been sent: those in `head`, the last with its payload in `tail`.

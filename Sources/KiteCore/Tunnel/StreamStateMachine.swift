@@ -4,6 +4,7 @@
 /// answered by one, so a slot is never reused while the peer still holds it, and what a peer opens and resets at
 /// once counts against its limit until it has been told.
 package struct StreamStateMachine: Sendable, Hashable {
+    /// Where a stream is in its life.
     package enum State: UInt8, Sendable, Hashable, CaseIterable {
         case open
         /// END was sent.
@@ -17,6 +18,7 @@ package struct StreamStateMachine: Sendable, Hashable {
         case closed
     }
 
+    /// Where it is.
     package private(set) var state = State.open
 
     package init() {}
@@ -24,6 +26,7 @@ package struct StreamStateMachine: Sendable, Hashable {
     /// In the given state, for tests.
     init(state: State) { self.state = state }
 
+    /// Whether it is over.
     package var isClosed: Bool { state == .closed }
     /// Whether DATA may be sent.
     package var canSend: Bool { state == .open || state == .inputEnded }
@@ -53,6 +56,7 @@ package struct StreamStateMachine: Sendable, Hashable {
         }
     }
 
+    /// What becomes of DATA that arrives.
     package enum DataAction: Sendable, Hashable {
         case deliver
         /// It crossed our RESET.
@@ -61,6 +65,7 @@ package struct StreamStateMachine: Sendable, Hashable {
         case violation
     }
 
+    /// DATA arrives.
     package mutating func receiveData(isEnd: Bool) -> DataAction {
         switch state {
         case .open:
@@ -78,6 +83,7 @@ package struct StreamStateMachine: Sendable, Hashable {
         }
     }
 
+    /// What becomes of a RESET that arrives.
     package enum ResetAction: Sendable, Hashable {
         /// Fail the stream and answer with RESET.
         case failAndAnswer
@@ -85,6 +91,7 @@ package struct StreamStateMachine: Sendable, Hashable {
         case ignore
     }
 
+    /// A RESET arrives.
     package mutating func receiveReset() -> ResetAction {
         switch state {
         case .open, .outputEnded, .inputEnded:

@@ -23,6 +23,7 @@ package struct AgentHello: Sendable, Hashable {
     package var epoch: UInt64
     /// Name and version of the agent's software, at most 128 bytes. For the operator.
     package var software: String
+    /// What the connection is for.
     package var purpose: Purpose
     /// Whether NOTE frames are wanted.
     package var wantsNotes: Bool
@@ -54,6 +55,7 @@ public enum TunnelKind: String, Sendable, Hashable, Codable, CaseIterable {
 public struct TunnelRequest: Sendable, Hashable, Codable {
     /// The name it is to be reachable by; nil: the gateway gives one. A DNS label: 1 to 63 of `[a-z0-9-]`.
     public var name: String?
+    /// What is behind it.
     public var kind: TunnelKind
     /// Of a kite: its id, a UUID.
     public var kiteID: String?

@@ -27,7 +27,9 @@ package struct LaneConfiguration: Sendable {
 
 /// What a lane has done so far.
 package struct LaneStatistics: Sendable, Hashable {
+    /// Streams open now, of both sides.
     package var openStreams = 0
+    /// Streams opened since the lane began.
     package var openedStreams: UInt64 = 0
     /// Bytes of frames, both kinds, without replays.
     package var bytesReceived: UInt64 = 0
@@ -56,10 +58,12 @@ package protocol TunnelLaneDelegate: AnyObject {
 
 /// Event-loop bound: every member must be used on ``eventLoop``.
 package final class TunnelLane {
+    /// Which end of the lane this is.
     package enum Role: Sendable { case gateway, agent }
     enum Phase { case connected, suspended, closed }
 
     package let eventLoop: any EventLoop
+    /// Which end of the lane this is.
     package let role: Role
     let configuration: LaneConfiguration
 

@@ -22,6 +22,7 @@ public struct KontrolKeys: Sendable {
 
     /// What ``show()`` tells.
     public struct Overview: Sendable, Hashable {
+        /// A key pair, without its private half.
         public struct KeyPair: Sendable, Hashable {
             public let id: String
             public let publicPEM: String
@@ -29,6 +30,7 @@ public struct KontrolKeys: Sendable {
             public let createdAt: Int64
             public let isActive: Bool
         }
+        /// A user who has had a kite key.
         public struct User: Sendable, Hashable {
             public let username: String
             /// How many kite keys the user was given.
@@ -38,7 +40,9 @@ public struct KontrolKeys: Sendable {
         public let username: String
         /// Where new kite keys say that Kontrol is.
         public let kontrolURL: String
+        /// All key pairs of the data directory.
         public let keyPairs: [KeyPair]
+        /// All users.
         public let users: [User]
     }
 

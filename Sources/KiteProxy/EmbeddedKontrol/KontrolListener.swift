@@ -6,6 +6,7 @@ public import ServiceLifecycle
 
 /// Serves Kontrol's methods below `/kite`, registering over HTTP, and keeps the service going. One thing to give to the service group.
 public struct KontrolListener: Service {
+    /// What it serves.
     public let server: KontrolServer
     private let listening: KiteServer
     private let tasks: TaskPool

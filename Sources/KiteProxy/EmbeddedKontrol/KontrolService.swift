@@ -12,6 +12,7 @@ public actor KontrolService: Service {
         public var dataDirectory: String
         /// Who Kontrol is. `username` is replaced by that of the data directory.
         public var identity: KiteIdentity
+        /// Who may have a kite key by `registerMachine`.
         public var machinePolicy: MachinePolicy = .deny
         /// Seconds for which tokens are good, without the five minutes' leeway.
         public var tokenLifetime: Int64 = TokenIssuer.tokenLifetime
