@@ -42,8 +42,9 @@ public final class CrossLoopTransport: ByteTransport {
         loop.execute {
             let near = CrossLoopTransport(eventLoop: loop, remoteAddress: address, far: far)
             let bound = NIOLoopBound(near, eventLoop: loop)
-            receive(near)
+            // Before anything that `receive` writes: otherwise nobody would be told that it has been taken.
             farLoop.execute { far.value.attach(bound) }
+            receive(near)
         }
     }
 

@@ -152,6 +152,55 @@ struct SocketTests {
         #expect(outcomes.withLock { $0.allSatisfy { $0.error == nil } })
     }
 
+    /// Counts what comes back and notes when it may write again.
+    private final class FirstWriter: ByteTransportDelegate {
+        let transport: any ByteTransport
+        let total: Int
+        let done: EventLoopPromise<Void>
+        private var count = 0
+        private var sawRoom = false
+
+        init(_ transport: any ByteTransport, total: Int, done: EventLoopPromise<Void>) {
+            self.transport = transport
+            self.total = total
+            self.done = done
+        }
+        func transportReceived(_ bytes: ByteBuffer) {
+            count += bytes.readableBytes
+            check()
+        }
+        func transportInputClosed() {}
+        func transportClosed(_ error: TransportError?) { done.fail(error ?? TransportError(.reset, "closed")) }
+        func transportWritabilityChanged(_ isWritable: Bool) {
+            sawRoom = isWritable
+            check()
+        }
+        private func check() {
+            if count == total, sawRoom, transport.isWritable { done.succeed() }
+        }
+    }
+
+    @Test(
+        "What is written as soon as a transport comes to another loop counts as taken in the end",
+        .timeLimit(.minutes(1)))
+    func bridgedWrites() async throws {
+        let back = try await Listener.bind(to: #require(anyPort), loops: [loops[0]]) { $0.delegate = Echo($0) }
+        let total = 1_000_000
+        let loop = loops[0]
+        let done = loop.makePromise(of: Void.self)
+        loop.scheduleTask(in: .seconds(20)) { done.fail(TransportError(.idleTimeout, "never writable again")) }
+        _ = try await ClientBootstrap(group: loops[1]).channelInitializer { channel in
+            channel.eventLoop.makeCompletedFuture {
+                CrossLoopTransport.bridge(try SocketTransport.install(on: channel), to: loop) { near in
+                    near.delegate = FirstWriter(near, total: total, done: done)
+                    near.write(ByteBuffer(repeating: 7, count: total))
+                }
+            }
+        }.connect(to: back.address).get()
+        try await done.futureResult.get()
+        await back.close()
+    }
+
     @Test("A connection that was aborted is a reset for the peer")
     func abort() async throws {
         let listener = try await Listener.bind(to: #require(anyPort), loops: loops) { transport in
