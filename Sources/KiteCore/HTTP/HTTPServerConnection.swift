@@ -6,6 +6,8 @@ public import NIOCore
 public final class HTTPLoopResources {
     /// The wheel for all deadlines of the loop.
     public let wheel: TimerWheel
+    /// Told of each request that the engine itself refuses, before the exchange, if there is one already, is told that it ended.
+    public var onRefusal: ((HTTPError, ExchangePeer, (any Exchange)?) -> Void)?
     /// The `Date` field.
     var date = DateField()
     /// Storage for the index of a head, lent to connections while they are busy.
@@ -173,9 +175,11 @@ public final class HTTPServerConnection: ByteTransportDelegate {
         case .sendContinue:
             transport.write(Self.continueLine)
         case .refuse(let error, let request):
+            resources.onRefusal?(error, peer, nil)
             writeRefusal(error, request: request)
             linger()
         case .refuseExchange(let error):
+            resources.onRefusal?(error, peer, exchange)
             writeRefusal(error, request: exchange?.request)
             linger()
             let code: TransportError.Code =

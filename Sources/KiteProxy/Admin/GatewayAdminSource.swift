@@ -9,6 +9,13 @@ struct GatewayAdminSource: AdminSource {
     /// Why Kontrol is not to be had; nil when all is well.
     let kontrolProblem: @Sendable () async -> String?
 
+    init(gateway: Gateway, kontrolProblem: @escaping @Sendable () async -> String?) {
+        self.gateway = gateway
+        self.kontrolProblem = kontrolProblem
+        // The uptime counts from here, not from the first question.
+        _ = ProcessStatistics.start
+    }
+
     func metrics() async -> String {
         let process =
             (try? await NIOThreadPool.singleton.runIfActive { ProcessStatistics.now() }) ?? ProcessStatistics()

@@ -90,6 +90,11 @@ final class Worker {
         wheel = TimerWheel(eventLoop: eventLoop)
         resources = HTTPLoopResources(wheel: wheel)
         kite = settings.mount?(eventLoop)
+        resources.onRefusal = { [weak self] error, peer, exchange in
+            (exchange?.handler as? ProxyExchange)?.refusedByEngine()
+            self?.record(
+                RefusalCause(error), status: error.status, route: nil, peer: peer, detail: error.message)
+        }
     }
 
     // MARK: Visitors' connections
@@ -135,19 +140,21 @@ final class Worker {
     func refuse(
         _ exchange: any Exchange, _ cause: RefusalCause, _ refusal: Refusal, route: RouteKey? = nil, detail: String = ""
     ) {
-        metrics.refusals[cause, default: 0] &+= 1
-        metrics.responses[Int(refusal.status / 100)] &+= 1
-        if let suppressed = refusalLog.admit(cause, now: eventLoop.now) {
-            settings.logger.notice(
-                "request refused",
-                metadata: [
-                    "cause": "\(cause.rawValue)", "status": "\(refusal.status)",
-                    "route": "\(route.map(\.description) ?? "-")",
-                    "visitor": "\(exchange.peer.address?.ipAddress ?? "-")", "detail": "\(detail)",
-                    "suppressed": "\(suppressed)",
-                ])
-        }
+        record(cause, status: refusal.status, route: route, peer: exchange.peer, detail: detail)
         exchange.refuse(refusal)
+    }
+
+    /// Counts a refusal and tells the operator.
+    private func record(_ cause: RefusalCause, status: UInt16, route: RouteKey?, peer: ExchangePeer, detail: String) {
+        metrics.refusals[cause, default: 0] &+= 1
+        metrics.responses[min(Int(status / 100), metrics.responses.count - 1)] &+= 1
+        guard let suppressed = refusalLog.admit(cause, now: eventLoop.now) else { return }
+        settings.logger.notice(
+            "request refused",
+            metadata: [
+                "cause": "\(cause.rawValue)", "status": "\(status)", "route": "\(route.map(\.description) ?? "-")",
+                "visitor": "\(peer.address?.ipAddress ?? "-")", "detail": "\(detail)", "suppressed": "\(suppressed)",
+            ])
     }
 
     // MARK: Routes

@@ -141,7 +141,7 @@ struct GatewayTests {
             let causes = await gateway.metrics().refusals
             for cause in [
                 RefusalCause.unknownPath, .unknownKite, .unauthenticated, .connectFailed, .noLane, .upstreamSilent,
-                .loop,
+                .loop, .malformed, .bodyTooLarge,
             ] {
                 #expect(causes[cause, default: 0] > 0, "\(cause)")
             }

@@ -378,6 +378,9 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
 
     // MARK: The end
 
+    /// The edge has answered with a refusal of its own, for what came after the head.
+    func refusedByEngine() { hasResponded = true }
+
     func exchangeEnded(_ exchange: any Exchange, error: TransportError?) {
         if stage == .parked { leaveParking() }
         if let connection {

@@ -1,4 +1,5 @@
 /// Why the gateway answered a request itself instead of passing it on.
+import KiteHTTP
 
 /// The cause of a refusal; its raw value labels metrics and log lines.
 package enum RefusalCause: String, Sendable, CaseIterable, Codable {
@@ -33,4 +34,19 @@ package enum RefusalCause: String, Sendable, CaseIterable, Codable {
 
     /// Its place in an array of counters.
     var index: Int { Self.allCases.firstIndex(of: self) ?? 0 }
+}
+
+extension RefusalCause {
+    /// What the engine refused a request for.
+    init(_ error: HTTPError) {
+        self =
+            switch error.code {
+            case .headTooLarge, .tooManyFields: .headTooLarge
+            case .targetTooLong: .targetTooLong
+            case .bodyTooLarge: .bodyTooLarge
+            case .slowHead, .slowBody: .slowHead
+            case .unsupportedMethod: .methodNotAllowed
+            default: .malformed
+            }
+    }
 }
