@@ -73,7 +73,9 @@ package final class Gateway: Service {
                         listeners.append(try await listen(options, address, workers))
                     }
                     let publicURL = publicURL(of: listeners)
-                    try await board.start(workers: workers, publicURL: publicURL)
+                    try await board.start(
+                        workers: workers, publicURL: publicURL,
+                        policy: options.directTargets.resolved(listeningOn: addresses))
                     for (options, listener) in zip(options.listeners, listeners) {
                         logger.info(
                             "listening",
@@ -118,7 +120,7 @@ package final class Gateway: Service {
         let settings = WorkerSettings(
             options: options, directory: Directory(domain: options.domain), http: http,
             viaName: options.viaName ?? "kiteproxy-" + String(UInt64.random(in: .min ... .max), radix: 36),
-            publicURL: options.publicURL ?? "", authenticator: authenticator, resolver: resolver,
+            authenticator: authenticator, resolver: resolver,
             dialer: try Dialer(configuration: dialing, tls: options.upstreamTLSContext), board: board, pool: pool,
             logger: logger,
             mount: mount)

@@ -14,7 +14,6 @@ struct WorkerSettings: Sendable {
     var directory: Directory
     var http: HTTPLimits
     var viaName: String
-    var publicURL: String
     var authenticator: any GatewayAuthenticator
     var resolver: (any KiteResolver)?
     var dialer: Dialer
@@ -63,6 +62,8 @@ final class Worker {
     var metrics = GatewayMetrics()
     var neighbours: [WorkerReference] = []
     private(set) var isDraining = false
+    /// How the outside reaches the gateway, without a trailing slash; empty until it listens.
+    var publicURL = ""
     /// The gateway's own kite, where one is mounted.
     private(set) var kite: (any ExchangeAcceptor)?
     private(set) lazy var resolution = KontrolResolution(self)
@@ -179,6 +180,13 @@ final class Worker {
         route.remove { $0 is DirectUpstream }
         route.add(DirectUpstream(endpoint: target, dialer: settings.dialer, eventLoop: eventLoop, pool: makePool()))
         unpark(route)
+    }
+
+    /// Takes a route's direct target away, and the route with it when nothing else stands behind it.
+    func uninstallTarget(_ key: RouteKey, remaining: RouteSpec?) {
+        guard let remaining, let route = routes.find(key) else { return uninstall(key) }
+        route.update(remaining)
+        route.remove { $0 is DirectUpstream }
     }
 
     func uninstall(_ key: RouteKey) {

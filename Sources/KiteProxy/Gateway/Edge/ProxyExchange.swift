@@ -28,7 +28,7 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
     private var stage = Stage.idle
     private var exchange: (any Exchange)?
     private var origin: ForwardedOrigin?
-    private(set) var key = RouteKey("")
+    private(set) var key = RouteKey.none
     private var droppedPathBytes = 0
     private var byHost = false
     private var route: Route?
@@ -97,6 +97,7 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
 
     private func proceed(on route: Route, excluding failed: Upstream? = nil) {
         self.route = route
+        route.isUsed = true
         if let upstream = route.choose(at: worker.eventLoop.now, excluding: failed) {
             connect(to: upstream)
         } else {
@@ -162,7 +163,8 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         self.upstream = upstream
         upstream.outstanding += 1
         attempts += 1
-        if let connection = upstream.pool.takeIdle() { return send(on: connection) }
+        // What was idle together dies together: the second attempt is made on a new connection.
+        if attempts == 1, let connection = upstream.pool.takeIdle() { return send(on: connection) }
         guard upstream.pool.hasRoom else {
             return refuse(
                 .upstreamBusy,
@@ -420,6 +422,8 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         generation &+= 1
         stage = .idle
         exchange = nil
+        // It points into what was received.
+        key = .none
         origin = nil
         route = nil
         status = 0

@@ -45,8 +45,10 @@ actor RouteBoard {
     private let logger: Logger
     private var publicURL = ""
     private var workers: [WorkerReference] = []
-    private var owners: [RouteKey: String] = [:]
-    private var namesOf: [String: Int] = [:]
+    private var policy = DirectTargetPolicy.refusingLoopback
+    private var book: ClaimBook
+    /// What a route is while agents serve it.
+    private var tunnelSpecs: [RouteKey: RouteSpec] = [:]
     private var sessions: [String: Session] = [:]
     private var sessionOfAgent: [String: String] = [:]
     private var direct: [RouteKey: DirectRoute] = [:]
@@ -57,16 +59,21 @@ actor RouteBoard {
     init(options: GatewayOptions, claims: any ClaimStore, logger: Logger) {
         self.options = options
         self.claims = claims
+        book = ClaimBook(limit: options.tunnels.namesPerUser)
         self.logger = logger
     }
 
     /// Begins: reads the claims, and makes their routes known to the event loops.
-    func start(workers: [WorkerReference], publicURL: String) async throws {
+    func start(workers: [WorkerReference], publicURL: String, policy: DirectTargetPolicy) async throws {
         self.workers = workers
         self.publicURL = publicURL
+        self.policy = policy
+        for worker in workers { _ = await worker.ask { $0.publicURL = publicURL } }
         for claim in try await claims.claims() {
             let key = RouteKey(claim.name)
-            own(key, claim.username)
+            // Kites get new ids; those of their former lives would only pile up.
+            if key.isKiteID { continue }
+            book.restore(key, username: claim.username)
             await install(RouteSpec(key: key, kind: .tunnel, owner: claim.username, path: ""))
         }
     }
@@ -86,23 +93,22 @@ actor RouteBoard {
                     status: 403, reason: "at most \(options.tunnels.tunnelsPerSession) tunnels may be opened at once"))
         }
         let agent = username + "/" + hello.agent
-        if let old = sessionOfAgent[agent], let session = sessions[old] {
-            guard session.epoch < hello.epoch else {
-                return .refuse(TunnelRefusal(status: 409, reason: "a newer session of this agent is open"))
-            }
-            reconnects += 1
-            await end(old, TunnelGoAway(reason: "superseded by a newer session of the same agent"))
-        }
+        guard await supersede(agent, epoch: hello.epoch) else { return .refuse(Self.superseded) }
         var bindings: [TunnelBinding] = []
         var grants: [TunnelGrant] = []
         var ports: [PublicPort] = []
         let id = Self.randomID()
         for (index, tunnel) in tunnels.enumerated() {
             let (grant, binding, port) = await grant(
-                tunnel, index: UInt16(truncatingIfNeeded: index), username: username, session: id)
+                tunnel, index: UInt16(truncatingIfNeeded: index), agent: agent, username: username, session: id)
             grants.append(grant)
             if let binding { bindings.append(binding) }
             if let port { ports.append(port) }
+        }
+        // Another session of the agent may have been opened while ports were.
+        guard await supersede(agent, epoch: hello.epoch) else {
+            for port in ports { await port.close() }
+            return .refuse(Self.superseded)
         }
         let secret = SessionSecret.random()
         var session = Session(
@@ -118,6 +124,17 @@ actor RouteBoard {
                 "tunnels": "\(grants.map { $0.url ?? $0.refusal?.reason ?? $0.name }.joined(separator: ", "))",
             ])
         return .attach(welcome(id, secret, lane: 0, loop: loop, grants: grants), bindings)
+    }
+
+    /// Ends what older sessions of an agent are open.
+    /// - Returns: false when one is not older.
+    private func supersede(_ agent: String, epoch: UInt64) async -> Bool {
+        while let old = sessionOfAgent[agent], let session = sessions[old] {
+            guard session.epoch < epoch else { return false }
+            reconnects += 1
+            await end(old, TunnelGoAway(reason: "superseded by a newer session of the same agent"))
+        }
+        return true
     }
 
     /// An agent opens a further lane.
@@ -175,6 +192,7 @@ actor RouteBoard {
             session: id, secret: secret, lane: lane, lanes: max(workers.count, 1), loop: loop, tunnels: grants)
     }
 
+    private static let superseded = TunnelRefusal(status: 409, reason: "a newer session of this agent is open")
     private static let noSession = TunnelRefusal(status: 404, reason: "the session is over; open a new one")
 
     private static func randomID() -> String {
@@ -185,10 +203,10 @@ actor RouteBoard {
 
     // MARK: Grants and claims
 
-    private func grant(_ tunnel: TunnelRequest, index: UInt16, username: String, session: String) async
+    private func grant(_ tunnel: TunnelRequest, index: UInt16, agent: String, username: String, session: String) async
         -> (TunnelGrant, TunnelBinding?, PublicPort?)
     {
-        let name = tunnel.name?.lowercased() ?? "t" + String(Self.randomID().prefix(10))
+        let name = tunnel.name?.lowercased() ?? Self.name(agent: agent, tunnel: index)
         func refused(_ status: Int, _ reason: String) -> (TunnelGrant, TunnelBinding?, PublicPort?) {
             (TunnelGrant(name: name, refusal: TunnelRefusal(status: status, reason: reason)), nil, nil)
         }
@@ -196,27 +214,28 @@ actor RouteBoard {
             return refused(
                 403, "\"\(name)\" cannot be a name: 1 to 63 of a-z, 0-9 and -, not beginning or ending with -")
         }
-        var keys = [RouteKey(name)]
+        if tunnel.kind == .tcp, options.tunnels.tcpPorts == nil {
+            return refused(403, "this gateway gives no ports to tcp tunnels")
+        }
+        var wanted: [(key: RouteKey, term: ClaimBook.Term)] = [
+            (RouteKey(name), tunnel.name == nil || RouteKey(name).isKiteID ? .passing : .lasting)
+        ]
         if let id = tunnel.kiteID {
             let key = RouteKey(id)
             guard key.isKiteID else { return refused(403, "the kite's id is no UUID") }
-            keys.append(key)
+            wanted.append((key, .passing))
         }
-        for key in keys {
-            if let owner = owners[key], owner != username { return refused(409, "\"\(key)\" belongs to another user") }
+        do {
+            try await claim(wanted, username)
+        } catch let refusal as TunnelRefusal {
+            return (TunnelGrant(name: name, refusal: refusal), nil, nil)
+        } catch {
+            return refused(503, "the claim could not be recorded; please try again")
         }
-        let new = keys.filter { owners[$0] == nil }
-        guard namesOf[username, default: 0] + new.count <= options.tunnels.namesPerUser else {
-            return refused(429, "you hold \(options.tunnels.namesPerUser) names already, which is the limit here")
-        }
-        if tunnel.kind == .tcp {
-            guard let range = options.tunnels.tcpPorts else {
-                return refused(403, "this gateway gives no ports to tcp tunnels")
-            }
+        if tunnel.kind == .tcp, let range = options.tunnels.tcpPorts {
             do {
                 let port = try await PublicPort.open(
                     in: range, host: options.tunnels.tcpHost, session: session, tunnel: index, workers: workers)
-                try await claim(keys, username)
                 return (
                     TunnelGrant(name: name, url: "tcp://\(options.tunnels.tcpHost):\(port.number)", port: port.number),
                     TunnelBinding(index: index, keys: []), port
@@ -225,33 +244,55 @@ actor RouteBoard {
                 return refused(503, "no port could be opened: \(error)")
             }
         }
-        do {
-            try await claim(keys, username)
-        } catch {
-            return refused(503, "the claim could not be recorded; please try again")
-        }
+        let keys = wanted.map(\.key)
         let path = tunnel.kind == .kite ? Self.path(tunnel.path ?? "/kite") : ""
-        for key in keys { await install(RouteSpec(key: key, kind: .tunnel, owner: username, path: path)) }
+        for key in keys {
+            let spec = RouteSpec(key: key, kind: .tunnel, owner: username, path: path)
+            tunnelSpecs[key] = spec
+            await install(spec)
+        }
         return (TunnelGrant(name: name, url: url(of: name, path: path)), TunnelBinding(index: index, keys: keys), nil)
     }
 
-    private func claim(_ keys: [RouteKey], _ username: String) async throws {
-        for key in keys where owners[key] == nil {
-            own(key, username)
-            do {
-                try await claims.save(Claim(name: key.description, username: username, lastUsed: 0))
-            } catch {
-                owners[key] = nil
-                namesOf[username, default: 1] -= 1
-                logger.error("a claim could not be recorded", metadata: ["name": "\(key)", "cause": "\(error)"])
-                throw error
+    /// Enters names for a user and records those that last.
+    /// - Throws: ``TunnelRefusal``, or what the store threw.
+    private func claim(_ wanted: [(key: RouteKey, term: ClaimBook.Term)], _ username: String) async throws {
+        switch book.take(wanted, for: username, isServed: isServed) {
+        case .heldByAnother(let key): throw TunnelRefusal(status: 409, reason: "\"\(key)\" belongs to another user")
+        case .full:
+            throw TunnelRefusal(
+                status: 429, reason: "you hold \(options.tunnels.namesPerUser) names already, which is the limit here")
+        case .taken(let new, let dropped):
+            for key in dropped {
+                tunnelSpecs[key] = nil
+                for worker in workers { worker.run { $0.uninstall(key) } }
+            }
+            for (key, term) in wanted where term == .lasting && new.contains(key) {
+                do {
+                    try await claims.save(Claim(name: key.description, username: username, lastUsed: 0))
+                } catch {
+                    book.release(key)
+                    logger.error("a claim could not be recorded", metadata: ["name": "\(key)", "cause": "\(error)"])
+                    throw error
+                }
             }
         }
     }
 
-    private func own(_ key: RouteKey, _ username: String) {
-        owners[key] = username
-        namesOf[username, default: 0] += 1
+    /// Whether a session or a registration stands behind a route.
+    private func isServed(_ key: RouteKey) -> Bool {
+        direct[key] != nil || isTunnelled(key)
+    }
+
+    private func isTunnelled(_ key: RouteKey) -> Bool {
+        sessions.values.contains { $0.bindings.contains { $0.keys.contains(key) } }
+    }
+
+    /// A name for a tunnel that asked for none. An agent that comes back gets the same again (FNV-1a).
+    static func name(agent: String, tunnel: UInt16) -> String {
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        for byte in "\(tunnel)/\(agent)".utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+        return "t" + String(hash, radix: 36)
     }
 
     /// Where visitors reach a route.
@@ -293,13 +334,16 @@ actor RouteBoard {
         guard let target = URLParts(url) else {
             throw RegistrationError("the URL is none that a kite can be reached at")
         }
-        if let owner = owners[key], owner != username {
-            throw RegistrationError("the kite's id belongs to another user")
+        if case .tcp(let host, let port) = target.endpoint.address,
+            let address = try? SocketAddress(ipAddress: host, port: port), !policy.allows(address)
+        {
+            throw RegistrationError("this gateway connects to no address like \(host)")
         }
-        guard owners[key] != nil || namesOf[username, default: 0] < options.tunnels.namesPerUser else {
-            throw RegistrationError("you hold \(options.tunnels.namesPerUser) routes already, which is the limit here")
+        do {
+            try await claim([(key, .passing)], username)
+        } catch let refusal as TunnelRefusal {
+            throw RegistrationError(refusal.reason)
         }
-        if owners[key] == nil { own(key, username) }
         nextRegistration += 1
         direct[key] = DirectRoute(username: username, registration: nextRegistration, url: url)
         let spec = RouteSpec(key: key, kind: .direct, owner: username, path: Self.path(target.path))
@@ -314,9 +358,9 @@ actor RouteBoard {
         let key = RouteKey(kiteID)
         guard let route = direct[key], route.registration == registration else { return }
         direct[key] = nil
-        owners[key] = nil
-        namesOf[route.username, default: 1] -= 1
-        for worker in workers { _ = await worker.ask { $0.uninstall(key) } }
+        // The id stays the user's, so that nobody can take it while the kite is away.
+        let remaining = isTunnelled(key) ? tunnelSpecs[key] : nil
+        for worker in workers { _ = await worker.ask { $0.uninstallTarget(key, remaining: remaining) } }
         logger.info("kite unregistered", metadata: ["kite": "\(key)", "user": "\(route.username)"])
     }
 

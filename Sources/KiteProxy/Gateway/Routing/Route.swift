@@ -26,6 +26,8 @@ final class Route {
     private(set) var spec: RouteSpec
     private(set) var pathPrefix: ByteBuffer?
     private(set) var upstreams: [Upstream] = []
+    /// Set with each request; whoever is interested takes it back.
+    var isUsed = false
     /// Requests that wait for an agent.
     var parked: [ProxyExchange] = []
 

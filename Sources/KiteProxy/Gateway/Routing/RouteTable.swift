@@ -17,7 +17,24 @@ struct RouteKey: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    /// Of no route.
+    static let none = RouteKey("")
+
+    /// With bytes of its own. What is kept beyond a request must not keep the whole of what was received with it.
+    var detached: RouteKey { RouteKey(ByteBuffer(bytes: bytes.readableBytesView)) }
+
     var description: String { String(buffer: bytes) }
+
+    /// Whether it could be the name of a kite or of a route: 1 to 128 of letters, digits, `-`, `_` and `.`.
+    var isName: Bool {
+        (1...128).contains(bytes.readableBytes)
+            && bytes.readableBytesView.allSatisfy { byte in
+                switch byte {
+                case 0x30...0x39, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+                default: false
+                }
+            }
+    }
 
     /// Whether it looks like a kite's id: a UUID.
     var isKiteID: Bool {

@@ -1,0 +1,90 @@
+/// Who owns which name: the rules alone, without a store, so that a decision and its entry are one step.
+
+/// Owners of names and kite ids. A value; its owner serialises access.
+struct ClaimBook: Sendable {
+    /// How long a claim is kept.
+    enum Term: Sendable, Hashable {
+        /// A name that a user chose: kept, and counted, until somebody takes it away.
+        case lasting
+        /// A kite's id, or a name that the gateway made up: each start of a program brings new ones, so the oldest that nobody serves
+        /// any more makes room for the next.
+        case passing
+    }
+    enum Outcome: Sendable, Hashable {
+        /// All are the user's now. `new`: those that were nobody's, to be recorded when lasting. `dropped`: passing ones that made room.
+        case taken(new: [RouteKey], dropped: [RouteKey])
+        case heldByAnother(RouteKey)
+        /// The user has as many as one may have.
+        case full
+    }
+    private struct Entry: Sendable {
+        var username: String
+        var term: Term
+    }
+
+    /// Of each term and user.
+    let limit: Int
+    private var entries: [RouteKey: Entry] = [:]
+    private var lastingCount: [String: Int] = [:]
+    /// Oldest use first.
+    private var passing: [String: [RouteKey]] = [:]
+
+    init(limit: Int) { self.limit = max(limit, 1) }
+
+    func owner(of key: RouteKey) -> String? { entries[key]?.username }
+
+    /// Takes several names for a user, or none of them.
+    /// - Parameter isServed: whether a passing claim is in use and must stay.
+    mutating func take(
+        _ wanted: [(key: RouteKey, term: Term)], for username: String, isServed: (RouteKey) -> Bool
+    ) -> Outcome {
+        for (key, _) in wanted {
+            if let entry = entries[key], entry.username != username { return .heldByAnother(key) }
+        }
+        let new = wanted.filter { entries[$0.key] == nil }
+        guard lastingCount[username, default: 0] + new.count(where: { $0.term == .lasting }) <= limit else {
+            return .full
+        }
+        var kept = passing[username, default: []]
+        let excess = kept.count + new.count(where: { $0.term == .passing }) - limit
+        var dropped: [RouteKey] = []
+        if excess > 0 {
+            for key in kept where dropped.count < excess && !isServed(key) && !wanted.contains(where: { $0.key == key })
+            {
+                dropped.append(key)
+            }
+            guard dropped.count == excess else { return .full }
+        }
+        for key in dropped { entries[key] = nil }
+        kept.removeAll { key in dropped.contains(key) || wanted.contains { $0.key == key } }
+        for (key, term) in wanted {
+            let term = entries[key]?.term ?? term
+            if entries.updateValue(Entry(username: username, term: term), forKey: key) == nil, term == .lasting {
+                lastingCount[username, default: 0] += 1
+            }
+            if term == .passing { kept.append(key) }
+        }
+        passing[username] = kept.isEmpty ? nil : kept
+        return .taken(new: new.map(\.key), dropped: dropped)
+    }
+
+    /// Enters a claim that was recorded before, without regard to limits.
+    mutating func restore(_ key: RouteKey, username: String) {
+        guard entries[key] == nil else { return }
+        entries[key] = Entry(username: username, term: .lasting)
+        lastingCount[username, default: 0] += 1
+    }
+
+    /// Takes a claim back.
+    mutating func release(_ key: RouteKey) {
+        guard let entry = entries.removeValue(forKey: key) else { return }
+        switch entry.term {
+        case .lasting:
+            let left = lastingCount[entry.username, default: 1] - 1
+            lastingCount[entry.username] = left > 0 ? left : nil
+        case .passing:
+            let left = passing[entry.username, default: []].filter { $0 != key }
+            passing[entry.username] = left.isEmpty ? nil : left
+        }
+    }
+}

@@ -1,0 +1,215 @@
+import KiteCore
+import KiteDialing
+import KiteHTTP
+import KiteTunnel
+import NIOCore
+import NIOPosix
+import Synchronization
+import Testing
+
+@testable import KiteGateway
+
+@Suite("Gateway under odd visitors and odd times", .timeLimit(.minutes(1)))
+struct GatewayTrafficTests {
+    @Test("What the engine refuses has its status")
+    func engineRefusals() async throws {
+        try await withGateway({
+            $0.limits.headBytes = 2000
+            $0.limits.targetBytes = 500
+            $0.timeouts.head = .milliseconds(300)
+        }) { _, port async throws in
+            let long = String(repeating: "x", count: 600)
+            for (wire, status) in [
+                ("GET /\(long) HTTP/1.1\r\nHost: x\r\n\r\n", "414"),
+                ("GET / HTTP/1.1\r\nHost: x\r\nA: \(long)\r\nB: \(long)\r\nC: \(long)\r\nD: \(long)\r\n\r\n", "431"),
+                ("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", "400"), ("GET / HTTP/1.1\r\n\r\n", "400"),
+                ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400"),
+                ("GET / HTTP/1.1\r\nHost: x\r\nSlow: ", "408"),
+            ] {
+                let answer = try await send(wire, to: port)
+                #expect(answer.hasPrefix("HTTP/1.1 \(status) "), "\(wire.prefix(40))")
+            }
+        }
+    }
+
+    @Test("A visitor who does not read stalls nobody else")
+    func slowReader() async throws {
+        let (mirror, target) = try await startMirror()
+        try await withGateway { _, port async throws in
+            let agent = try makeAgent(
+                gateway: port, target: target, tunnels: [TunnelRequest(name: "shop", kind: .http)])
+            try await withAgent(agent) { _ async throws in
+                let body = String(repeating: "0123456789abcdef", count: 1 << 19)
+                let slow = try await PausedVisitor.connect(to: port)
+                slow.write("POST /proxy/shop/big HTTP/1.1\r\nHost: x\r\nContent-Length: \(body.utf8.count)\r\n")
+                slow.write("Connection: close\r\n\r\n\(body)")
+                for _ in 0..<50 { #expect(try await get("/proxy/shop/", port: port).hasPrefix("HTTP/1.1 200 ")) }
+                let answer = try await slow.readAll()
+                #expect(answer.hasPrefix("HTTP/1.1 200 "))
+                #expect(answer.hasSuffix("\n\n" + body))
+            }
+        }
+        await mirror.close()
+    }
+
+    @Test("A kite that Kontrol names at this gateway's own address is waited for, not looped to")
+    func ownAddress() async throws {
+        let (mirror, target) = try await startMirror()
+        let resolver = ScriptedResolver()
+        let id = "0e1d7b54-0000-4000-8000-00000000000a"
+        try await withGateway({ $0.parking.time = .milliseconds(300) }, resolver: resolver) {
+            gateway, port async throws in
+            resolver.urls.withLock { $0[id] = "http://127.0.0.1:\(port)/proxy/\(id)" }
+            let away = try await get("/proxy/\(id)/x", port: port)
+            #expect(away.hasPrefix("HTTP/1.1 503 "))
+            #expect(away.contains("Retry-After: "))
+            let agent = try makeAgent(
+                gateway: port, target: target, tunnels: [TunnelRequest(kind: .kite, kiteID: id, path: "/kite")])
+            try await withAgent(agent) { _ async throws in
+                #expect(try await get("/proxy/\(id)/x", port: port).contains("GET /kite/x "))
+            }
+        }
+        await mirror.close()
+    }
+
+    @Test("What Kontrol said stays good while Kontrol is away, and is asked for again afterwards")
+    func stale() async throws {
+        let (mirror, target) = try await startMirror()
+        let resolver = ScriptedResolver()
+        let id = "0e1d7b54-0000-4000-8000-00000000000b"
+        resolver.urls.withLock { $0[id] = "http://127.0.0.1:\(target)/kite" }
+        try await withGateway({ $0.timeouts.resolved = .milliseconds(100) }, resolver: resolver) {
+            _, port async throws in
+            #expect(try await get("/proxy/\(id)/x", port: port).contains("GET /kite/x "))
+            resolver.isDown.store(true, ordering: .relaxed)
+            let before = resolver.questions.load(ordering: .relaxed)
+            while resolver.questions.load(ordering: .relaxed) < before + 3 {
+                #expect(try await get("/proxy/\(id)/x", port: port).contains("GET /kite/x "))
+            }
+            resolver.urls.withLock { $0[id] = nil }
+            resolver.isDown.store(false, ordering: .relaxed)
+            while try await !get("/proxy/\(id)/x", port: port).hasPrefix("HTTP/1.1 404 ") {}
+        }
+        await mirror.close()
+    }
+
+    @Test("Nonsense is not asked of Kontrol")
+    func nonsense() async throws {
+        let resolver = ScriptedResolver()
+        try await withGateway(resolver: resolver) { _, port async throws in
+            for name in ["a%2Fb", "~", String(repeating: "a", count: 200)] {
+                #expect(try await get("/proxy/\(name)/", port: port).hasPrefix("HTTP/1.1 404 "))
+            }
+            #expect(resolver.questions.load(ordering: .relaxed) == 0)
+        }
+    }
+
+    @Test("An address that may not be reached is refused when it is registered")
+    func forbiddenLiteral() async throws {
+        try await withGateway { gateway, _ async throws in
+            for url in [
+                "http://169.254.169.254/kite", "http://[::ffff:169.254.169.254]:80/kite", "http://0.0.0.0/kite",
+            ] {
+                await #expect(throws: RegistrationError.self) {
+                    _ = try await gateway.register(
+                        kiteID: "0e1d7b54-0000-4000-8000-00000000000c", url: url, username: "user-a")
+                }
+            }
+        }
+    }
+
+    @Test("The id of a kite that has gone stays its user's")
+    func idsOfAbsentKites() async throws {
+        let id = "0e1d7b54-0000-4000-8000-00000000000d"
+        try await withGateway { gateway, _ async throws in
+            let first = try await gateway.register(kiteID: id, url: "http://127.0.0.1:1/kite", username: "user-a")
+            await gateway.unregister(kiteID: id, registration: first.registration)
+            await #expect(throws: RegistrationError.self) {
+                _ = try await gateway.register(kiteID: id, url: "http://127.0.0.1:1/kite", username: "user-b")
+            }
+            _ = try await gateway.register(kiteID: id, url: "http://127.0.0.1:1/kite", username: "user-a")
+        }
+    }
+
+    @Test("The end of a direct registration leaves the same kite's tunnel alone")
+    func tunnelAndRegistration() async throws {
+        let (mirror, target) = try await startMirror()
+        let id = "0e1d7b54-0000-4000-8000-00000000000e"
+        try await withGateway { gateway, port async throws in
+            let agent = try makeAgent(
+                gateway: port, target: target, tunnels: [TunnelRequest(kind: .kite, kiteID: id, path: "/kite")])
+            try await withAgent(agent) { _ async throws in
+                let direct = try await gateway.register(kiteID: id, url: "http://127.0.0.1:1/k", username: "user-a")
+                await gateway.unregister(kiteID: id, registration: direct.registration)
+                #expect(try await get("/proxy/\(id)/x", port: port).contains("GET /kite/x "))
+            }
+        }
+        await mirror.close()
+    }
+
+    @Test("Tunnels without a name leave the names of their user alone, and keep theirs over sessions")
+    func namelessTunnels() async throws {
+        try await withGateway({ $0.tunnels.namesPerUser = 1 }) { _, port async throws in
+            for (name, status) in [("mine", nil), (nil, nil), ("second", 429)] as [(String?, Int?)] {
+                let agent = try makeAgent(gateway: port, target: 1, tunnels: [TunnelRequest(name: name, kind: .http)])
+                do {
+                    try await withAgent(agent) { grants in #expect(grants.first?.refusal?.status == status) }
+                } catch let refusal as TunnelRefusal {
+                    #expect(refusal.status == status)
+                }
+            }
+        }
+        #expect(RouteBoard.name(agent: "u/agent", tunnel: 0) == RouteBoard.name(agent: "u/agent", tunnel: 0))
+        #expect(RouteBoard.name(agent: "u/agent", tunnel: 0) != RouteBoard.name(agent: "u/agent", tunnel: 1))
+        #expect(RouteBoard.name(agent: "u/agent", tunnel: 0) != RouteBoard.name(agent: "v/agent", tunnel: 0))
+        #expect(RouteBoard.isLabel(RouteBoard.name(agent: "u/agent", tunnel: 0)))
+    }
+}
+
+/// A visitor who sends and reads nothing until asked to.
+final class PausedVisitor: ByteTransportDelegate {
+    private let transport: any ByteTransport
+    private var received = ByteBuffer()
+    private let done: EventLoopPromise<String>
+
+    private init(_ transport: any ByteTransport) {
+        self.transport = transport
+        done = transport.eventLoop.makePromise()
+        transport.setReading(false)
+        transport.delegate = self
+    }
+    func transportReceived(_ bytes: ByteBuffer) { received.writeImmutableBuffer(bytes) }
+    func transportInputClosed() { transport.close() }
+    func transportClosed(_ error: TransportError?) { done.succeed(String(buffer: received)) }
+    func transportWritabilityChanged(_ isWritable: Bool) {}
+
+    /// The visitor from any thread.
+    struct Reference: Sendable {
+        fileprivate let bound: NIOLoopBound<PausedVisitor>
+
+        func write(_ text: String) {
+            bound.eventLoop.execute { [bound] in bound.value.transport.write(ByteBuffer(string: text)) }
+        }
+        /// Reads from now on, until the other side closes.
+        func readAll() async throws -> String {
+            try await bound.eventLoop.flatSubmit { [bound] in
+                bound.value.transport.setReading(true)
+                return bound.value.done.futureResult
+            }.get()
+        }
+    }
+
+    static func connect(to port: Int) async throws -> Reference {
+        let loop = testGroup.next()
+        let dialer = try Dialer()
+        let promise = loop.makePromise(of: Reference.self)
+        loop.execute {
+            dialer.dial(Endpoint(.tcp(host: "127.0.0.1", port: port)), on: loop) { result in
+                promise.completeWith(
+                    result.map { Reference(bound: NIOLoopBound(PausedVisitor($0), eventLoop: loop)) }
+                        .mapError { $0 as any Error })
+            }
+        }
+        return try await promise.futureResult.get()
+    }
+}

@@ -1,0 +1,99 @@
+import KiteHTTP
+import KiteSupport
+import NIOCore
+import NIOEmbedded
+import Testing
+
+@testable import KiteGateway
+
+@Suite("Where a request belongs")
+struct DirectoryTests {
+    private func describe(_ authority: String, _ target: String, domain: String? = "Gw.Example") -> String {
+        let found = Directory(domain: domain).destination(
+            authority: ByteBuffer(string: authority), target: ByteBuffer(string: target))
+        switch found {
+        case .route(let key, let dropped, let byHost): return "\(byHost ? "host" : "path") \(key) \(dropped)"
+        case .door: return "door"
+        case .kite: return "kite"
+        case .nowhere: return "nowhere"
+        }
+    }
+
+    @Test(arguments: [
+        ("shop.gw.example", "/", "host shop 0"), ("SHOP.GW.EXAMPLE:3999", "/proxy/x/", "host shop 0"),
+        ("shop.gw.example:80", "/kite", "host shop 0"), ("gw.example", "/proxy/Shop/a", "path shop 11"),
+        ("gw.example:1", "/proxy/shop", "path shop 11"), ("x", "/proxy/shop?q=/", "path shop 11"),
+        ("127.0.0.1:3999", "/proxy/a%2Fb/c", "path a%2fb 12"), ("x", "/proxy/", "nowhere"), ("x", "/proxy", "nowhere"),
+        ("x", "/proxy//a", "nowhere"), ("x", "/proxy/?a", "nowhere"), ("x", "/kite", "kite"),
+        ("x", "/kite/info?t=1", "kite"),
+        ("x", "/kite?x", "kite"), ("x", "/kites", "nowhere"), ("x", "/-/tunnel", "door"), ("x", "/-/tunnel?x", "door"),
+        ("x", "/-/tunnels", "nowhere"), ("x", "/", "nowhere"), ("x", "*", "nowhere"), ("x", "", "nowhere"),
+        (".gw.example", "/", "nowhere"), ("gw.example", "/", "nowhere"), ("shopgw.example", "/", "nowhere"),
+        ("shop.gw.example.", "/", "nowhere"), ("", "/kite", "kite"), ("[::1]:3999", "/kite", "kite"),
+    ])
+    func destinations(authority: String, target: String, expected: String) {
+        #expect(describe(authority, target) == expected)
+    }
+
+    @Test func withoutADomainHostsSayNothing() {
+        #expect(describe("shop.gw.example", "/kite", domain: nil) == "kite")
+    }
+
+    @Test(arguments: [
+        ("0e1d7b54-0000-4000-8000-00000000000f", true), ("0E1D7B54-0000-4000-8000-00000000000F", true),
+        ("0e1d7b54-0000-4000-8000-00000000000g", false), ("0e1d7b540000-4000-8000-00000000000ff", false), ("", false),
+        ("0e1d7b54-0000-4000-8000-00000000000", false),
+    ])
+    func kiteIDs(text: String, expected: Bool) { #expect(RouteKey(text).isKiteID == expected) }
+
+    @Test(arguments: [
+        ("math", true), ("math_2.x-y", true), ("", false), ("a%2fb", false), ("a b", false),
+        (String(repeating: "a", count: 129), false),
+        ("é", false),
+    ])
+    func names(text: String, expected: Bool) { #expect(RouteKey(text).isName == expected) }
+
+    @Test func aDetachedKeyIsEqualAndKeepsNothingElse() throws {
+        let received = ByteBuffer(string: "GET /proxy/shop/" + String(repeating: "x", count: 10_000))
+        let key = RouteKey(try #require(received.getSlice(at: 11, length: 4)))
+        #expect(key.detached == RouteKey("shop"))
+        #expect(key.detached.bytes.capacity < 100)
+    }
+}
+
+@Suite("Choosing an upstream")
+struct UpstreamChoiceTests {
+    private func makeRoute(_ count: Int) -> (Route, [Upstream], NIODeadline) {
+        let loop = EmbeddedEventLoop()
+        let route = Route(RouteSpec(key: RouteKey("r"), kind: .direct, owner: "a", path: ""))
+        let upstreams = (0..<count).map { _ in Upstream(pool: ConnectionPool(wheel: TimerWheel(eventLoop: loop))) }
+        for upstream in upstreams { route.add(upstream) }
+        return (route, upstreams, .now())
+    }
+
+    @Test func theOneWithTheLeastToDoIsTaken() {
+        let (route, upstreams, now) = makeRoute(3)
+        for (upstream, outstanding) in zip(upstreams, [4, 1, 2]) { upstream.outstanding = outstanding }
+        #expect(route.choose(at: now) === upstreams[1])
+        #expect(route.choose(at: now, excluding: upstreams[1]) === upstreams[2])
+    }
+
+    @Test func failuresInARowEjectForAWhileAndSuccessForgivesThem() {
+        let (route, upstreams, now) = makeRoute(2)
+        upstreams[1].outstanding = 9
+        #expect(!upstreams[0].failed(at: now) && !upstreams[0].failed(at: now))
+        upstreams[0].succeeded()
+        #expect(!upstreams[0].failed(at: now) && !upstreams[0].failed(at: now))
+        #expect(route.choose(at: now) === upstreams[0])
+        #expect(upstreams[0].failed(at: now))
+        #expect(route.choose(at: now) === upstreams[1])
+        #expect(route.choose(at: now + .minutes(1)) === upstreams[0])
+    }
+
+    @Test func oneThatIsEjectedIsBetterThanNone() {
+        let (route, upstreams, now) = makeRoute(1)
+        for _ in 0..<3 { _ = upstreams[0].failed(at: now) }
+        #expect(route.choose(at: now) === upstreams[0])
+        #expect(makeRoute(0).0.choose(at: now) == nil)
+    }
+}
