@@ -21,20 +21,20 @@ package final class WebSocketByteTransport: ByteTransport {
     private var isOver = false
     private var isReading = true
     private var wasWritable = true
-    /// An end that came before there was anybody to tell.
+    /// What had been read when the delegate was taken away; bounded, since reading stops then.
+    private var held: [ByteBuffer] = []
+    private var toldInputClosed = false
+    /// An end that came before there was anybody to tell, or before it had all that came before.
     private var unreported: (error: TransportError?, Void)?
 
     package var delegate: (any ByteTransportDelegate)? {
         didSet {
-            guard delegate != nil else { return }
-            if let unreported {
-                self.unreported = nil
-                report(unreported.error)
-            } else {
-                connection.setReading(isReading)
-                // Reading begins only once somebody listens.
-                if connection.delegate == nil && !isOver { connection.delegate = self }
+            guard delegate != nil else {
+                if !isOver { connection.setReading(false) }
+                return
             }
+            // Not from within the setter: who hands over may have bytes to pass on that came before.
+            eventLoop.assumeIsolated().execute { self.resume() }
         }
     }
 
@@ -84,12 +84,39 @@ package final class WebSocketByteTransport: ByteTransport {
         connection.close(
             WebSocketCloseCode(rawValue: Self.abortCodes + UInt16(reason.code.rawValue)), reason: reason.message)
         isOver = true
+        held = []
+        toldInputClosed = true
         report(reason)
     }
 
     package func setReading(_ wanted: Bool) {
         isReading = wanted
-        connection.setReading(wanted)
+        guard delegate != nil else { return }
+        if !isOver { connection.setReading(wanted) }
+        if wanted, !held.isEmpty { eventLoop.assumeIsolated().execute { self.deliver() } }
+    }
+
+    private func resume() {
+        guard delegate != nil else { return }
+        deliver()
+        guard !isOver, delegate != nil else { return }
+        connection.setReading(isReading)
+        // Reading begins only once somebody listens.
+        if connection.delegate == nil { connection.delegate = self }
+    }
+
+    /// Tells the delegate what it has not been told yet, in order.
+    private func deliver() {
+        while isReading, !held.isEmpty, let delegate { delegate.transportReceived(held.removeFirst()) }
+        guard held.isEmpty else { return }
+        if inputIsClosed, !toldInputClosed, let delegate {
+            toldInputClosed = true
+            delegate.transportInputClosed()
+        }
+        guard let unreported, let delegate else { return }
+        self.unreported = nil
+        self.delegate = nil
+        delegate.transportClosed(unreported.error)
     }
 
     private func flush() {
@@ -120,12 +147,8 @@ package final class WebSocketByteTransport: ByteTransport {
     }
 
     private func report(_ error: TransportError?) {
-        guard let delegate else {
-            unreported = (error, ())
-            return
-        }
-        self.delegate = nil
-        delegate.transportClosed(error)
+        unreported = (error, ())
+        deliver()
     }
 }
 
@@ -139,10 +162,10 @@ extension WebSocketByteTransport: WebSocketConnectionDelegate {
         if inputIsClosed {
             abort(TransportError(.protocolViolation, "Bytes came after the end of the stream."))
         } else if message.readableBytes > 0 {
-            delegate?.transportReceived(message)
+            if let delegate, held.isEmpty { delegate.transportReceived(message) } else { held.append(message) }
         } else {
             inputIsClosed = true
-            delegate?.transportInputClosed()
+            deliver()
             if outputIsClosed { connection.close() }
         }
     }

@@ -318,6 +318,7 @@ final class RecordingDelegate: WebSocketConnectionDelegate {
         server = WebSocketByteTransport(WebSocketConnection(transport: serverWire, role: .server, wheel: wheel))
         client.delegate = clientBytes
         server.delegate = serverBytes
+        loop.run()
     }
 
     /// Carries what was written to the other side until nothing moves.
@@ -392,6 +393,51 @@ final class RecordingDelegate: WebSocketConnectionDelegate {
         clientWire.receive([0x82, 0, 0x82, 1, 65])
         #expect(clientBytes.inputClosed)
         #expect(clientBytes.ends.first??.code == .protocolViolation)
+    }
+
+    /// Takes the first bytes, then leaves; somebody else comes later.
+    final class Handover: ByteTransportDelegate {
+        unowned let transport: WebSocketByteTransport
+        var received: [UInt8] = []
+        init(_ transport: WebSocketByteTransport) { self.transport = transport }
+        func transportReceived(_ bytes: ByteBuffer) {
+            received += Array(bytes.readableBytesView)
+            transport.delegate = nil
+        }
+        func transportInputClosed() {}
+        func transportClosed(_ error: TransportError?) {}
+        func transportWritabilityChanged(_ isWritable: Bool) {}
+    }
+
+    @Test func nothingIsLostBetweenTwoDelegates() {
+        let first = Handover(client)
+        client.delegate = first
+        loop.run()
+        // Three messages of one read, then one of another, then the end of bytes and of the connection.
+        clientWire.receive([0x82, 1, 65, 0x82, 1, 66, 0x82, 1, 67])
+        clientWire.receive([0x82, 1, 68])
+        clientWire.receive([0x82, 0])
+        loop.run()
+        #expect(first.received == [65])
+        client.delegate = clientBytes
+        // Not from within the setter: what the first has kept goes ahead.
+        #expect(clientBytes.received.isEmpty)
+        loop.run()
+        #expect(clientBytes.received == [66, 67, 68])
+        #expect(clientBytes.inputClosed)
+        clientWire.delegate?.transportInputClosed()
+        loop.run()
+        #expect(clientBytes.ends.count == 1)
+    }
+
+    @Test func anEndBetweenTwoDelegatesIsTold() {
+        client.delegate = nil
+        clientWire.receive([0x82, 1, 65])
+        clientWire.delegate?.transportInputClosed()
+        loop.run()
+        client.delegate = clientBytes
+        loop.run()
+        #expect(clientBytes.ends.count == 1)
     }
 
     @Test func aLostConnectionIsAReset() {
