@@ -81,7 +81,7 @@ private final class CountingVisitor: ByteTransportDelegate {
 
 @Suite("Resumption", .timeLimit(.minutes(1)))
 struct ResumptionTests {
-    @Test("A visitor's connection outlives the connections under its lane", arguments: [1])
+    @Test("A visitor's connection outlives the connections under its lane", arguments: [1, 2])
     func cuts(threads: Int) async throws {
         let (mirror, target) = try await startMirror()
         try await withGateway({ $0.threads = threads }) { gateway, port async throws in
