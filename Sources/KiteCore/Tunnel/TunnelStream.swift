@@ -50,6 +50,8 @@ public final class TunnelStream: ByteTransport {
         static let isReady = Flags(rawValue: 256)
         /// The lane's list of deferred deliveries has it.
         static let isDeferred = Flags(rawValue: 512)
+        /// ``isWritable`` has been false, which a writer may have seen before the delegate was told: it must hear of the end.
+        static let owesWritable = Flags(rawValue: 1024)
     }
 
     init(lane: TunnelLane, id: TunnelStreamID, remoteAddress: SocketAddress?) {
@@ -68,7 +70,7 @@ public final class TunnelStream: ByteTransport {
         guard acceptsOutput, let lane else { return }
         output.append(bytes)
         if output.bytes >= lane.configuration.streamHighWater, !flags.contains(.overHighWater) {
-            flags.insert(.overHighWater)
+            flags.formUnion([.overHighWater, .owesWritable])
             lane.deferDelivery(self)
         }
         lane.markReady(self)
@@ -157,7 +159,7 @@ public final class TunnelStream: ByteTransport {
         if flags.contains(.overHighWater), output.bytes * 2 <= lane?.configuration.streamHighWater ?? 0 {
             flags.remove(.overHighWater)
         }
-        if flags.contains(.overHighWater) == flags.contains(.toldWritable) { lane?.deferDelivery(self) }
+        if owesNotification { lane?.deferDelivery(self) }
         return (payload, length)
     }
 
@@ -207,8 +209,13 @@ public final class TunnelStream: ByteTransport {
             self.delegate = nil
             lane = nil
             delegate.transportClosed(closeError)
-        } else if let delegate, flags.contains(.overHighWater) == flags.contains(.toldWritable) {
-            flags.formSymmetricDifference(.toldWritable)
+        } else if let delegate, owesNotification {
+            if flags.contains(.overHighWater) {
+                flags.remove(.toldWritable)
+            } else {
+                flags.insert(.toldWritable)
+                flags.remove(.owesWritable)
+            }
             delegate.transportWritabilityChanged(flags.contains(.toldWritable))
         }
     }
@@ -220,6 +227,12 @@ public final class TunnelStream: ByteTransport {
     }
 
     // MARK: private
+
+    /// Whether the delegate is to be told of ``isWritable``.
+    private var owesNotification: Bool {
+        flags.contains(.overHighWater)
+            ? flags.contains(.toldWritable) : !flags.contains(.toldWritable) || flags.contains(.owesWritable)
+    }
 
     private var hasNews: Bool {
         (flags.contains(.reading) && !input.isEmpty) || flags.contains(.closing)
