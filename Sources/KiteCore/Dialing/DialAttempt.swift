@@ -64,6 +64,9 @@ final class DialAttempt {
         guard completion != nil else { return channel.close(promise: nil) }
         self.channel = channel
         guard let proxy, case .tcp(let host, let port) = endpoint.address else { return secure(channel) }
+        guard ProxyHandshake.canName(host) else {
+            return fail(TransportError(.refused, "the target's name has spaces or control characters"))
+        }
         let handler = ProxyHandshakeHandler(ProxyHandshake(proxy: proxy, host: host, port: port)) { result in
             switch result {
             case .success: self.secure(channel)

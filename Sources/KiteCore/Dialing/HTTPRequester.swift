@@ -9,7 +9,7 @@ public final class HTTPRequester: Sendable {
     private let dialer: Dialer
     private let loop: any EventLoop
     /// Made by the first request. Only touched on the loop.
-    private let connections: NIOLoopBoundBox<RequesterConnections?>
+    private let connections: NIOLoopBoundBox<HTTPRequesterConnections?>
 
     /// - Parameters:
     ///   - dialer: opens the connections.
@@ -41,36 +41,100 @@ public final class HTTPRequester: Sendable {
         _ head: RequestHead, body: ByteBuffer? = nil, to endpoint: Endpoint, timeout: Duration = .seconds(30),
         maxResponseBytes: Int = 1 << 20
     ) async throws -> (head: ResponseHead, body: ByteBuffer) {
-        guard (head.target.readableBytesView + head.authority.readableBytesView).allSatisfy({ $0 > 0x20 && $0 != 0x7F })
-        else {
-            throw TransportError(.refused, "the request's target or authority has spaces or control characters")
+        try await begin(head, body, endpoint, timeout, isTimeoutForAll: true, limit: maxResponseBytes) { promise, _ in
+            var response: ResponseHead?
+            var received = ByteBuffer()
+            return { event in
+                switch event {
+                case .head(let head): response = head
+                case .body(let bytes): received.writeImmutableBuffer(bytes)
+                case .end:
+                    guard let response else {
+                        return promise.fail(TransportError(.protocolViolation, "\(endpoint) sent no response"))
+                    }
+                    promise.succeed((response, received))
+                case .failed(let error): promise.fail(error)
+                }
+            }
         }
-        let promise = loop.makePromise(of: (head: ResponseHead, body: ByteBuffer).self)
-        let call = NIOLoopBoundBox<RequesterCall?>.makeEmptyBox(eventLoop: loop)
+    }
+
+    /// Sends a request and waits for the head of the response only; its body, of any length, is taken from the stream that is returned.
+    /// - Parameters:
+    ///   - head: its `bodyLength` is set from `body`.
+    ///   - timeout: until the response's head is there. The body may take as long as it likes.
+    /// - Throws: ``TransportError`` (`.idleTimeout` after `timeout`); `CancellationError`. The request's connection is closed then.
+    public func open(
+        _ head: RequestHead, body: ByteBuffer? = nil, to endpoint: Endpoint, timeout: Duration = .seconds(30)
+    ) async throws -> HTTPResponseStream {
+        // The stream is made here, for the call keeps its promise, and with it what it was kept with: it must not keep the stream
+        // whose letting go ends the call.
+        let (responseHead, responseBody) = try await begin(
+            head, body, endpoint, timeout, isTimeoutForAll: false, limit: nil
+        ) { [loop] (promise: EventLoopPromise<(ResponseHead, NIOLoopBound<HTTPResponseBody>)>, call) in
+            let stream = HTTPResponseBody(call)
+            var hasResponded = false
+            return { event in
+                switch event {
+                case .head(let head):
+                    hasResponded = true
+                    promise.succeed((head, NIOLoopBound(stream, eventLoop: loop)))
+                case .body(let bytes): stream.received(bytes)
+                case .end: stream.ended(nil)
+                case .failed(let error):
+                    stream.ended(error)
+                    if !hasResponded { promise.fail(error) }
+                }
+            }
+        }
+        return HTTPResponseStream(head: responseHead, body: responseBody, loop)
+    }
+
+    /// Begins a request and waits until its promise is kept.
+    /// - Parameter makeReceiver: called on the loop; what it returns completes the promise, at the last event at the latest.
+    private func begin<Answer: Sendable>(
+        _ head: RequestHead, _ body: ByteBuffer?, _ endpoint: Endpoint, _ timeout: Duration, isTimeoutForAll: Bool,
+        limit: Int?,
+        makeReceiver:
+            @escaping @Sendable (EventLoopPromise<Answer>, HTTPRequesterCall) -> (HTTPRequesterCall.Event) -> Void
+    ) async throws -> Answer {
+        guard
+            (head.target.readableBytesView + head.authority.readableBytesView).allSatisfy({ $0 > 0x20 && $0 != 0x7F }),
+            head.method.name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }), !head.method.name.isEmpty
+        else {
+            throw TransportError(
+                .refused, "the request's method, target or authority has spaces or control characters")
+        }
+        let promise = loop.makePromise(of: Answer.self)
+        let current = NIOLoopBoundBox<HTTPRequesterCall?>.makeEmptyBox(eventLoop: loop)
         let isCancelled = NIOLoopBoundBox<Bool>.makeBoxSendingValue(false, eventLoop: loop)
         return try await withTaskCancellationHandler {
             loop.execute { [loop, dialer, connections] in
                 guard !isCancelled.value else { return promise.fail(CancellationError()) }
-                let shared = connections.value ?? RequesterConnections(loop: loop)
+                let shared = connections.value ?? HTTPRequesterConnections(loop: loop)
                 connections.value = shared
-                let started = RequesterCall(
-                    head, body: body, endpoint: endpoint, limit: maxResponseBytes, dialer: dialer, shared: shared
-                ) { promise.completeWith($0) }
-                call.value = started
-                started.start(timeout: TimeAmount(timeout))
+                let call = HTTPRequesterCall(
+                    head, body: body, endpoint: endpoint, limit: limit, dialer: dialer, shared: shared)
+                current.value = call
+                let receive = makeReceiver(promise, call)
+                call.start(timeout: TimeAmount(timeout), isTimeoutForAll: isTimeoutForAll) { event in
+                    // Lets go of the call here, on the loop, and not where the waiting task happens to run.
+                    if event.isLast { current.value = nil }
+                    receive(event)
+                }
             }
             return try await promise.futureResult.get()
         } onCancel: {
             loop.execute {
                 isCancelled.value = true
-                call.value?.fail(CancellationError())
+                current.value?.fail(CancellationError())
             }
         }
     }
 }
 
 /// The idle connections by endpoint. Bound to its loop.
-private final class RequesterConnections {
+final class HTTPRequesterConnections {
     /// Endpoints remembered before those without a connection are forgotten.
     static let maximumEndpoints = 64
 
@@ -103,128 +167,5 @@ private final class RequesterConnections {
     func close() {
         for pool in pools.values { pool.close() }
         pools = [:]
-    }
-}
-
-/// One request. Bound to its loop; completes once.
-private final class RequesterCall: HTTPClientHandler {
-    private let head: RequestHead
-    private let body: ByteBuffer?
-    private let endpoint: Endpoint
-    private let limit: Int
-    private let dialer: Dialer
-    private let shared: RequesterConnections
-    private let pool: ConnectionPool
-    private var completion: ((Result<(head: ResponseHead, body: ByteBuffer), any Error>) -> Void)?
-    private var connection: HTTPClientConnection?
-    private var deadline: Scheduled<Void>?
-    private var response: ResponseHead?
-    private var received = ByteBuffer()
-
-    init(
-        _ head: RequestHead, body: ByteBuffer?, endpoint: Endpoint, limit: Int, dialer: Dialer,
-        shared: RequesterConnections,
-        completion: @escaping (Result<(head: ResponseHead, body: ByteBuffer), any Error>) -> Void
-    ) {
-        var head = head
-        head.bodyLength = body.map { .known(Int64($0.readableBytes)) } ?? .none
-        self.head = head
-        self.body = body
-        self.endpoint = endpoint
-        self.limit = limit
-        self.dialer = dialer
-        self.shared = shared
-        self.completion = completion
-        pool = shared.pool(for: endpoint)
-    }
-
-    func start(timeout: TimeAmount) {
-        deadline = shared.loop.assumeIsolated().scheduleTask(in: timeout) {
-            self.fail(TransportError(.idleTimeout, "\(self.endpoint) did not answer the request in time"))
-        }
-        if let idle = pool.takeIdle() { send(on: idle) } else { connect() }
-    }
-
-    private func connect() {
-        guard pool.hasRoom else {
-            return fail(TransportError(.limitExceeded, "too many connections to \(endpoint) are open"))
-        }
-        dialer.dial(endpoint, on: shared.loop) { result in
-            switch result {
-            case .failure(let error): self.fail(error)
-            case .success(let transport):
-                guard self.completion != nil else {
-                    return transport.abort(TransportError(.cancelled, "the request was given up"))
-                }
-                self.send(on: self.pool.adopt(transport))
-            }
-        }
-    }
-
-    private func send(on connection: HTTPClientConnection) {
-        self.connection = connection
-        var bytes = ByteBuffer()
-        MessageWriter.writeRequest(head, into: &bytes)
-        connection.send(head: bytes, method: head.method, bodyLength: head.bodyLength, handler: self)
-        guard let body else { return }
-        connection.write(body)
-        connection.finish(trailers: nil)
-    }
-
-    /// Gives up the request and its connection.
-    func fail(_ error: any Error) {
-        let connection = connection
-        end(.failure(error))
-        connection?.abort(TransportError(.cancelled, "the request was given up"))
-    }
-
-    private func end(_ result: Result<(head: ResponseHead, body: ByteBuffer), any Error>) {
-        guard let completion else { return }
-        self.completion = nil
-        connection = nil
-        deadline?.cancel()
-        deadline = nil
-        shared.release(pool, of: endpoint)
-        completion(result)
-    }
-
-    // MARK: The response
-
-    func clientInformational(_ head: ResponseHead) {}
-
-    func clientResponded(_ head: ResponseHead) {
-        if case .known(let length) = head.bodyLength, length > limit { return failTooLarge() }
-        response = head
-    }
-
-    func clientReceived(_ body: ByteBuffer) {
-        guard body.readableBytes <= limit - received.readableBytes else { return failTooLarge() }
-        received.writeImmutableBuffer(body)
-    }
-
-    func clientEnded(trailers: HeaderBlock?) {
-        guard let response else {
-            return end(.failure(TransportError(.protocolViolation, "\(endpoint) sent no response")))
-        }
-        end(.success((response, received)))
-    }
-
-    func clientUpgraded(_ head: ResponseHead, transport: any ByteTransport) {
-        // Never asked for, so never answered with.
-        transport.abort(TransportError(.protocolViolation, "an upgrade was not asked for"))
-        end(.failure(TransportError(.protocolViolation, "\(endpoint) switched protocols without being asked")))
-    }
-
-    func clientFailed(_ failure: HTTPClientFailure) {
-        connection = nil
-        // A kept connection that turns out closed says nothing about the server, so a new one is tried.
-        if completion != nil, failure.isRetryable(method: head.method, bodyConsumed: false) { return connect() }
-        end(.failure(failure.cause))
-    }
-
-    func clientWritabilityChanged(_ isWritable: Bool) {}
-
-    private func failTooLarge() {
-        fail(TransportError(.limitExceeded, "\(endpoint) sent a response of more than \(limit) bytes"))
     }
 }

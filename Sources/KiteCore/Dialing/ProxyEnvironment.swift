@@ -44,7 +44,7 @@ public struct ProxyServer: Sendable, Hashable {
 /// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` (or their lower-case forms, which win) say.
 ///
 /// Loopback addresses, `localhost` and UNIX sockets are never reached through a proxy. `NO_PROXY` lists, separated by commas: `*`,
-/// names (which stand for their subdomains too), names with a leading dot (subdomains only), IP addresses and CIDR
+/// names (which stand for their subdomains too), names with a leading dot or `*.` (subdomains only), IP addresses and CIDR
 /// blocks, each but the blocks with an optional `:port`.
 public struct ProxyEnvironment: Sendable, Hashable {
     /// A variable's value is no URL of a proxy. The value is not repeated, for it may hold a password.
@@ -158,25 +158,22 @@ public struct ProxyEnvironment: Sendable, Hashable {
             return .network(network, prefix: prefix, port: nil)
         }
         if let address = bytes(text) { return .network(address, prefix: address.count * 8, port: nil) }
-        var name = text
-        var port: Int?
-        if let (host, number) = split(text.first == "." ? text.dropFirst() : text[...], defaultPort: 0) {
-            name = (text.first == "." ? "." : "") + host
-            port = number == 0 ? nil : number
+        // `*.name` is how many write `.name`.
+        let text = text.hasPrefix("*.") ? text.dropFirst() : text[...]
+        let isSuffix = text.first == "."
+        guard let (host, number) = split(isSuffix ? text.dropFirst() : text, defaultPort: 0) else { return nil }
+        let port = number == 0 ? nil : number
+        if !isSuffix, let address = bytes(host) {
+            return .network(address, prefix: address.count * 8, port: port)
         }
-        if let address = bytes(name) { return .network(address, prefix: address.count * 8, port: port) }
-        let isSuffix = name.hasPrefix(".")
-        let bare = isSuffix ? String(name.dropFirst()) : name
-        return bare.isEmpty ? nil : .name(bare, subdomainsOnly: isSuffix, port: port)
+        let name = host.hasSuffix(".") ? String(host.dropLast()) : host
+        return name.isEmpty ? nil : .name(name, subdomainsOnly: isSuffix, port: port)
     }
 
     /// Splits `host`, `host:port` or `[address]:port`, by the rules for URLs.
     private static func split(_ text: Substring, defaultPort: Int) -> (host: String, port: Int)? {
         guard let parts = URLParts("http://\(text)"), parts.path == "/", parts.query == nil else { return nil }
-        // Whether the port was given is all that the parsed URL does not tell.
-        let hasPort =
-            text.last != "]" && text.drop { $0 != "]" }.contains(":") || (text.first != "[" && text.contains(":"))
-        return (parts.host, hasPort ? parts.port : defaultPort)
+        return (parts.host, parts.hasPort ? parts.port : defaultPort)
     }
 
     private static func trim(_ text: Substring) -> Substring {

@@ -46,6 +46,11 @@ struct ProxyHandshake {
         }
     }
 
+    /// Whether a host can stand in the request to a proxy without adding to it.
+    static func canName(_ host: String) -> Bool {
+        !host.isEmpty && host.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7F }
+    }
+
     /// What is sent first.
     func opening() -> ByteBuffer {
         switch proxy.kind {

@@ -13,7 +13,7 @@ public struct URLParts: Sendable, Hashable, CustomStringConvertible {
     /// Without `?`; not decoded.
     public let query: String?
     /// Whether the port was given.
-    private let hasPort: Bool
+    let hasPort: Bool
 
     /// Nil when the text is no such URL, or is longer than 2,048 bytes.
     public init?(_ text: String) {

@@ -259,6 +259,22 @@ private final class FakeProxy: ByteTransportDelegate {
         await target.close()
     }
 
+    @Test(arguments: [ProxyServer.Kind.http, .socks5])
+    func asksNoProxyForANameThatAddsToTheRequest(kind: ProxyServer.Kind) async throws {
+        let record = Recorder()
+        let proxy = try await listen { transport in
+            transport.delegate = Eavesdropper(heard: { record.add($0) })
+        }
+        var configuration = Dialer.Configuration()
+        configuration.proxies.plain = ProxyServer(kind: kind, host: "127.0.0.1", port: proxy.address.port ?? 0)
+        for host in ["a b", "a\r\nX: y", "a\0", ""] {
+            let error = try await failure(dialer(with: configuration), Endpoint(.tcp(host: host, port: 80)))
+            #expect(error.code == .refused)
+        }
+        await proxy.close()
+        #expect(record.all.isEmpty)
+    }
+
     @Test func tellsWhatTheProxyRefused() async throws {
         let proxy = try await listen { transport in transport.delegate = Refuser(transport) }
         var configuration = Dialer.Configuration()
@@ -270,6 +286,16 @@ private final class FakeProxy: ByteTransportDelegate {
         #expect(gone.code == .connectFailed)
         #expect(gone.message.hasPrefix("The proxy 127.0.0.1:"))
     }
+}
+
+/// Says nothing.
+private final class Eavesdropper: ByteTransportDelegate {
+    private let heard: @Sendable ([UInt8]) -> Void
+    init(heard: @escaping @Sendable ([UInt8]) -> Void) { self.heard = heard }
+    func transportReceived(_ bytes: ByteBuffer) { heard(Array(bytes.readableBytesView)) }
+    func transportInputClosed() {}
+    func transportClosed(_ error: TransportError?) {}
+    func transportWritabilityChanged(_ isWritable: Bool) {}
 }
 
 /// A proxy that wants credentials.

@@ -123,4 +123,15 @@ struct HTTPRequesterTests {
         }
         #expect(error?.code == .refused)
     }
+
+    @Test("A request cannot be split by its method", arguments: ["", "GET /\r\nX:", "A B"])
+    func splittingByMethod(_ method: String) async throws {
+        let requester = HTTPRequester(dialer: try Dialer())
+        let error = await #expect(throws: TransportError.self) {
+            try await requester.send(
+                RequestHead(method: .other(method), target: "/", authority: "a"),
+                to: Endpoint(.tcp(host: "127.0.0.1", port: 1)))
+        }
+        #expect(error?.code == .refused)
+    }
 }

@@ -73,6 +73,9 @@ import Testing
     @Test(arguments: [
         ("kite.test", "kite.test", true), ("kite.test", "a.kite.test", true), ("kite.test", "xkite.test", false),
         (".kite.test", "kite.test", false), (".kite.test", "a.kite.test", true), ("KITE.test", "Kite.Test.", true),
+        ("*.kite.test", "kite.test", false), ("*.kite.test", "a.b.kite.test", true),
+        ("*.kite.test:443", "a.kite.test", true), ("*.kite.test:80", "a.kite.test", false),
+        ("kite.test.", "kite.test", true), ("kite.test.", "a.kite.test", true), ("*.", "kite.test", false),
         ("kite.test:443", "kite.test", true), ("kite.test:80", "kite.test", false), ("*", "anything", true),
         (" one , kite.test ", "kite.test", true), ("10.0.0.0/8", "10.1.2.3", true), ("10.0.0.0/8", "11.1.2.3", false),
         ("10.1.2.3", "10.1.2.3", true), ("10.1.2.3:80", "10.1.2.3", false), ("10.1.2.3:443", "10.1.2.3", true),

@@ -24,8 +24,9 @@ final class ScriptedServer: Sendable {
     let events: AsyncStream<Event>
     private let channel: any Channel
 
-    private init(_ channel: any Channel, _ events: AsyncStream<Event>, _ count: Counter) {
+    private init(_ channel: any Channel, _ events: AsyncStream<Event>, _ count: Counter, _ latest: Latest) {
         self.channel = channel
+        self.latest = latest
         self.events = events
         port = channel.localAddress?.port ?? 0
         counter = count
@@ -34,21 +35,33 @@ final class ScriptedServer: Sendable {
     var connectionCount: Int { counter.value.load(ordering: .relaxed) }
 
     final class Counter: Sendable { let value = Atomic<Int>(0) }
+    /// The connection accepted last.
+    private final class Latest: Sendable { let channel = Mutex<(any Channel)?>(nil) }
+    private let latest: Latest
+
+    /// Sends on the connection accepted last, unasked.
+    func push(_ reply: Reply) async throws {
+        guard let channel = latest.channel.withLock({ $0 }) else { return }
+        try await channel.writeAndFlush(ByteBuffer(bytes: reply.bytes))
+        if reply.closes { try await channel.close() }
+    }
 
     static func start(_ script: @escaping Script) async throws -> ScriptedServer {
         let (events, continuation) = AsyncStream.makeStream(of: Event.self)
         let counter = Counter()
+        let latest = Latest()
         let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let number = counter.value.add(1, ordering: .relaxed).oldValue
+                    latest.channel.withLock { $0 = channel }
                     let pipeline = channel.pipeline.syncOperations
                     try pipeline.addHandler(ScriptHandler(script, number, continuation))
                 }
             }
             .bind(host: "127.0.0.1", port: 0).get()
-        return ScriptedServer(channel, events, counter)
+        return ScriptedServer(channel, events, counter, latest)
     }
 
     func stop() async throws { try await channel.close() }
