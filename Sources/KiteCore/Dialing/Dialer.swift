@@ -1,4 +1,5 @@
 /// Opens outward connections: to targets, to gateways, to kites; the start of every way out.
+import Foundation
 public import KiteHTTP
 public import NIOCore
 public import NIOSSL
@@ -32,6 +33,15 @@ public struct Dialer: Sendable {
         } else {
             self.tls = try NIOSSLContext(configuration: Self.tlsSettings)
         }
+    }
+
+    /// A dialer as the user of the process expects it: it trusts the system's certificates and goes through the proxies that the
+    /// environment names (`HTTPS_PROXY`, `NO_PROXY`, ...; see ``ProxyEnvironment``).
+    /// - Throws: ``ProxyEnvironment/Invalid``, or when the system's certificates cannot be loaded.
+    public static func ofProcess() throws -> Dialer {
+        var configuration = Configuration()
+        configuration.proxies = try ProxyEnvironment(environment: ProcessInfo.processInfo.environment)
+        return try Dialer(configuration: configuration)
     }
 
     /// A TLS context that trusts the certificates of a PEM file, for ``init(configuration:tls:)``.

@@ -60,7 +60,8 @@ public final class ExposedKite: Service {
 }
 
 extension Kite {
-    /// Makes the kite reachable through a gateway until the task is cancelled or the service group shuts down.
+    /// Makes the kite reachable through a gateway until the task is cancelled or the service group shuts down. The gateway is dialled
+    /// through the proxy that the process's environment names, if it does.
     /// - Parameters:
     ///   - gateway: the gateway's URL, `http` or `https`.
     ///   - name: the name to be reachable by, a DNS label; the gateway gives one where nil.
@@ -72,7 +73,7 @@ extension Kite {
         through gateway: String, as name: String? = nil, isPublic: Bool? = nil,
         onURL: @escaping @Sendable (String) -> Void = { _ in }
     ) async throws {
-        let exposed = try ExposedKite(self, gateway: gateway, name: name, isPublic: isPublic, dialer: Dialer())
+        let exposed = try ExposedKite(self, gateway: gateway, name: name, isPublic: isPublic, dialer: Dialer.ofProcess())
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { [logger] in
                 for await event in exposed.events {

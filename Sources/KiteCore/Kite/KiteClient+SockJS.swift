@@ -6,13 +6,14 @@ import NIOCore
 import NIOPosix
 
 extension KiteClient {
-    /// Dials over SockJS, by the transport that the kite's configuration names; servers are verified with the system's certificates.
+    /// Dials over SockJS, by the transport that the kite's configuration names; servers are verified with the system's certificates, and
+    /// reached through the proxy that the process's environment names, if it does.
     public static let sockJS: KiteConnector = { url, configuration in
         try await sockJS(systemDialer.get())(url, configuration)
     }
 
     /// Made once: loading the system's certificates takes a while.
-    private static let systemDialer = Result { try Dialer() }
+    private static let systemDialer = Result { try Dialer.ofProcess() }
 
     /// Dials over SockJS, by the transport that the kite's configuration names.
     /// - Parameter dialer: makes the connections; decides which certificates and addresses are accepted.

@@ -65,6 +65,7 @@ final class SockJSRequest: HTTPClientHandler {
         var bytes = ByteBuffer()
         MessageWriter.writeRequest(head, into: &bytes)
         connection.send(head: bytes, method: head.method, bodyLength: head.bodyLength, handler: self)
+        if !isReading { connection.setReading(false) }
         if let body {
             connection.write(body)
             connection.finish(trailers: nil)

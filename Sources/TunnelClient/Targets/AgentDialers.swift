@@ -21,15 +21,17 @@ struct AgentDialers: Sendable {
         } catch {
             throw CommandFailure(.failed, "\(error)")
         }
+        let file = settings[AgentSettings.certificateAuthorities]
         do {
-            let tls = try settings[AgentSettings.certificateAuthorities].map { file in
-                try Dialer.tlsContext(trusting: expandHome(file))
-            }
+            let tls = try file.map { try Dialer.tlsContext(trusting: expandHome($0)) }
             lane = laneDialer(try Dialer(configuration: throughProxy, tls: tls))
             let direct = try Dialer(configuration: configuration, tls: tls)
             target = { endpoint, loop, completion in direct.dial(endpoint, on: loop, completion: completion) }
         } catch {
-            throw CommandFailure(.failed, "the certificate authorities of --ca-file cannot be used: \(error)")
+            throw CommandFailure(
+                .failed,
+                file.map { "the certificate authorities of --ca-file \($0) cannot be used: \(error)" }
+                    ?? "the system's certificate authorities cannot be used: \(error). Name a file of them with --ca-file.")
         }
     }
 }
