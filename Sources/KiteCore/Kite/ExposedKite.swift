@@ -73,7 +73,7 @@ extension Kite {
         through gateway: String, as name: String? = nil, isPublic: Bool? = nil,
         onURL: @escaping @Sendable (String) -> Void = { _ in }
     ) async throws {
-        let exposed = try ExposedKite(self, gateway: gateway, name: name, isPublic: isPublic, dialer: Dialer.ofProcess())
+        let exposed = try ExposedKite(self, gateway: gateway, name: name, isPublic: isPublic, dialer: .ofProcess())
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { [logger] in
                 for await event in exposed.events {

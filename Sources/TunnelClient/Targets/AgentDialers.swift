@@ -31,7 +31,8 @@ struct AgentDialers: Sendable {
             throw CommandFailure(
                 .failed,
                 file.map { "the certificate authorities of --ca-file \($0) cannot be used: \(error)" }
-                    ?? "the system's certificate authorities cannot be used: \(error). Name a file of them with --ca-file.")
+                    ?? "the system's certificate authorities cannot be used: \(error). Name a file of them with --ca-file."
+            )
         }
     }
 }
