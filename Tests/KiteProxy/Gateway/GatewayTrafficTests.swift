@@ -78,7 +78,7 @@ struct GatewayTrafficTests {
         let resolver = ScriptedResolver()
         let id = "0e1d7b54-0000-4000-8000-00000000000b"
         resolver.urls.withLock { $0[id] = "http://127.0.0.1:\(target)/kite" }
-        try await withGateway({ $0.timeouts.resolved = .milliseconds(100) }, resolver: resolver) {
+        try await withGateway({ $0.timeouts.resolved = .milliseconds(500) }, resolver: resolver) {
             _, port async throws in
             #expect(try await get("/proxy/\(id)/x", port: port).contains("GET /kite/x "))
             resolver.isDown.store(true, ordering: .relaxed)

@@ -1,0 +1,110 @@
+/// Steps 2 and 3 of a proxied request: an upstream that can answer it, waiting for one where there is none, and a connection to it.
+import KiteHTTP
+import KiteSupport
+import KiteTunnel
+import NIOCore
+
+extension ProxyExchange {
+    // MARK: 2. An upstream
+
+    func proceed(on route: Route, excluding failed: Upstream? = nil) {
+        self.route = route
+        route.isUsed = true
+        if let upstream = route.choose(at: worker.eventLoop.now, excluding: failed) {
+            connect(to: upstream)
+        } else {
+            park(on: route)
+        }
+    }
+
+    func park(on route: Route) {
+        let parking = worker.settings.options.parking
+        guard parking.time > .zero, !worker.isDraining else { return refuseAway() }
+        guard route.parked.count < parking.requestsPerRoute, worker.metrics.parkedRequests < parking.requests else {
+            return refuse(
+                .parkingFull,
+                Refusal(
+                    503, "The service is away and too many wait for it already; please try again later.", retryAfter: 10
+                ))
+        }
+        stage = .parked
+        worker.metrics.parkedRequests += 1
+        route.parked.append(self)
+        let timer = parkingTimer ?? WheelTimer(wheel: worker.wheel) { [weak self] in self?.parkingEnded() }
+        parkingTimer = timer
+        timer.start(after: parking.time)
+    }
+
+    func parkingEnded() {
+        guard stage == .parked else { return }
+        leaveParking()
+        refuseAway()
+    }
+
+    func refuseAway() {
+        refuse(
+            .noLane,
+            Refusal(503, "The service behind this address is away at the moment; please try again.", retryAfter: 5))
+    }
+
+    func leaveParking() {
+        parkingTimer?.cancel()
+        guard let route, let place = route.parked.firstIndex(where: { $0 === self }) else { return }
+        route.parked.remove(at: place)
+        worker.metrics.parkedRequests -= 1
+    }
+
+    /// An upstream is there; the route's list has been emptied already.
+    func unparked() {
+        guard stage == .parked, let route else { return }
+        parkingTimer?.cancel()
+        proceed(on: route)
+    }
+
+    /// The route was taken away while this waited for it.
+    func routeVanished() {
+        guard stage == .parked else { return }
+        worker.metrics.parkedRequests -= 1
+        parkingTimer?.cancel()
+        refuseAway()
+    }
+
+    // MARK: 3. A connection
+
+    func connect(to upstream: Upstream) {
+        self.upstream = upstream
+        upstream.outstanding += 1
+        attempts += 1
+        // What was idle together dies together: the second attempt is made on a new connection.
+        if attempts == 1, let connection = upstream.pool.takeIdle() { return send(on: connection) }
+        guard upstream.pool.hasRoom else {
+            return refuse(
+                .upstreamBusy,
+                Refusal(503, "The service has too many connections already; please try again.", retryAfter: 1))
+        }
+        stage = .connecting
+        let current = generation
+        upstream.open(opening()) { [self] result in
+            guard current == generation, stage == .connecting, let upstream = self.upstream else {
+                // The visitor has gone meanwhile.
+                if case .success(let transport) = result {
+                    transport.abort(TransportError(.cancelled, "The visitor went away"))
+                }
+                return
+            }
+            switch result {
+            case .success(let transport): send(on: upstream.pool.adopt(transport))
+            case .failure(let error):
+                failed(HTTPClientFailure(cause: error, responseStarted: false, bytesReceived: false, wasReused: false))
+            }
+        }
+    }
+
+    func opening() -> StreamOpening {
+        guard let exchange else { return StreamOpening(kind: .http) }
+        var host = exchange.request.authority
+        if host.readableBytes > 255 { host = ByteBuffer() }
+        return StreamOpening(
+            kind: .http, clientAddress: exchange.peer.address, host: host, isSecure: exchange.peer.isSecure)
+    }
+}

@@ -1,0 +1,90 @@
+/// What each tunnel of a new session gets: its names, when they are the user's to have, and where visitors reach it.
+import KiteTunnel
+import Logging
+
+extension RouteBoard {
+    func grant(_ tunnel: TunnelRequest, index: UInt16, agent: String, username: String, session: String) async
+        -> (TunnelGrant, TunnelBinding?, PublicPort?)
+    {
+        let name = tunnel.name?.lowercased() ?? Self.name(agent: agent, tunnel: index)
+        func refused(_ status: Int, _ reason: String) -> (TunnelGrant, TunnelBinding?, PublicPort?) {
+            (TunnelGrant(name: name, refusal: TunnelRefusal(status: status, reason: reason)), nil, nil)
+        }
+        guard Self.isLabel(name) else {
+            return refused(
+                403, "\"\(name)\" cannot be a name: 1 to 63 of a-z, 0-9 and -, not beginning or ending with -")
+        }
+        if tunnel.kind == .tcp, options.tunnels.tcpPorts == nil {
+            return refused(403, "this gateway gives no ports to tcp tunnels")
+        }
+        var wanted: [(key: RouteKey, term: ClaimBook.Term)] = [
+            (RouteKey(name), tunnel.name == nil || RouteKey(name).isKiteID ? .passing : .lasting)
+        ]
+        if let id = tunnel.kiteID {
+            let key = RouteKey(id)
+            guard key.isKiteID else { return refused(403, "the kite's id is no UUID") }
+            wanted.append((key, .passing))
+        }
+        do {
+            try await claim(wanted, username)
+        } catch let refusal as TunnelRefusal {
+            return (TunnelGrant(name: name, refusal: refusal), nil, nil)
+        } catch {
+            return refused(503, "the claim could not be recorded; please try again")
+        }
+        if tunnel.kind == .tcp, let range = options.tunnels.tcpPorts {
+            do {
+                let port = try await PublicPort.open(
+                    in: range, host: options.tunnels.tcpHost, session: session, tunnel: index, workers: workers)
+                return (
+                    TunnelGrant(name: name, url: "tcp://\(options.tunnels.tcpHost):\(port.number)", port: port.number),
+                    TunnelBinding(index: index, keys: []), port
+                )
+            } catch {
+                return refused(503, "no port could be opened: \(error)")
+            }
+        }
+        let keys = wanted.map(\.key)
+        let path = tunnel.kind == .kite ? Self.path(tunnel.path ?? "/kite") : ""
+        for key in keys {
+            let spec = RouteSpec(key: key, kind: .tunnel, owner: username, path: path)
+            tunnelSpecs[key] = spec
+            await install(spec)
+        }
+        return (TunnelGrant(name: name, url: url(of: name, path: path)), TunnelBinding(index: index, keys: keys), nil)
+    }
+
+    /// Enters names for a user and records those that last.
+    /// - Throws: ``TunnelRefusal``, or what the store threw.
+    func claim(_ wanted: [(key: RouteKey, term: ClaimBook.Term)], _ username: String) async throws {
+        switch book.take(wanted, for: username, isServed: isServed) {
+        case .heldByAnother(let key): throw TunnelRefusal(status: 409, reason: "\"\(key)\" belongs to another user")
+        case .full:
+            throw TunnelRefusal(
+                status: 429, reason: "you hold \(options.tunnels.namesPerUser) names already, which is the limit here")
+        case .taken(let new, let dropped):
+            for key in dropped {
+                tunnelSpecs[key] = nil
+                for worker in workers { worker.run { $0.uninstall(key) } }
+            }
+            for (key, term) in wanted where term == .lasting && new.contains(key) {
+                do {
+                    try await claims.save(Claim(name: key.description, username: username, lastUsed: 0))
+                } catch {
+                    book.release(key)
+                    logger.error("a claim could not be recorded", metadata: ["name": "\(key)", "cause": "\(error)"])
+                    throw error
+                }
+            }
+        }
+    }
+
+    /// Whether a session or a registration stands behind a route.
+    func isServed(_ key: RouteKey) -> Bool {
+        direct[key] != nil || isTunnelled(key)
+    }
+
+    func isTunnelled(_ key: RouteKey) -> Bool {
+        sessions.values.contains { $0.bindings.contains { $0.keys.contains(key) } }
+    }
+}
