@@ -4,11 +4,22 @@ import Foundation
 import KiteCore
 import KiteGateway
 
-/// Claims in one row of the settings, written anew with each change: changes are rare, and so are names.
+/// Claims in one row of the settings, written anew with each change: changes are rare, and names are few.
 actor StoredClaims: ClaimStore {
     private let store: KontrolStore
     private var stored: [String: Claim] = [:]
     private static let row = "claims"
+    private struct Change {
+        let number: Int
+        let name: String
+        /// Nil takes it away.
+        let claim: Claim?
+    }
+    /// Changes that are not written yet, in the order in which they came.
+    private var waiting: [Change] = []
+    private var lastNumber = 0
+    private var isWriting = false
+    private var turns: [CheckedContinuation<Void, Never>] = []
 
     /// Reads the claims of a data directory, which is made where it does not exist.
     init(dataDirectory: String) async throws {
@@ -23,19 +34,45 @@ actor StoredClaims: ClaimStore {
 
     func save(_ claim: Claim) async throws {
         guard stored[claim.name] != claim else { return }
-        stored[claim.name] = claim
-        try await write()
+        try await change(claim.name, to: claim)
     }
 
-    func remove(name: String) async throws {
-        guard stored.removeValue(forKey: name) != nil else { return }
-        try await write()
+    func remove(name: String) async throws { try await change(name, to: nil) }
+
+    /// Changes an entry, and returns once the database has it. Writing goes one after the other, and what has come together meanwhile is
+    /// written together: after a restart all agents come at once.
+    private func change(_ name: String, to claim: Claim?) async throws {
+        lastNumber += 1
+        let number = lastNumber
+        waiting.append(Change(number: number, name: name, claim: claim))
+        while isWriting { await withCheckedContinuation { turns.append($0) } }
+        // Somebody else may have written it with their own.
+        guard waiting.contains(where: { $0.number == number }) else { return }
+        isWriting = true
+        defer {
+            isWriting = false
+            let next = turns
+            turns = []
+            for turn in next { turn.resume() }
+        }
+        let last = lastNumber
+        var changed = stored
+        for change in waiting { changed[change.name] = change.claim }
+        do {
+            if changed != stored { try await write(changed) }
+        } catch {
+            // The others have their own try.
+            waiting.removeAll { $0.number == number }
+            throw error
+        }
+        stored = changed
+        waiting.removeAll { $0.number <= last }
     }
 
-    private func write() async throws {
+    private func write(_ claims: [String: Claim]) async throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
-        let data = try encoder.encode(stored.values.sorted { $0.name < $1.name })
+        let data = try encoder.encode(claims.values.sorted { $0.name < $1.name })
         try await store.set(Self.row, to: String(decoding: data, as: UTF8.self))
     }
 }

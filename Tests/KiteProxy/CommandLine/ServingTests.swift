@@ -29,6 +29,26 @@ struct ServingTests {
         }
     }
 
+    @Test("Claims that come all at once are all kept")
+    func manyClaims() async throws {
+        try await withDirectory { path in
+            let claims = try await StoredClaims(dataDirectory: path)
+            let names = (0..<200).map { "name\($0)" }
+            try await withThrowingTaskGroup { tasks in
+                for name in names + names {
+                    tasks.addTask { try await claims.save(Claim(name: name, username: "alice", lastUsed: 1)) }
+                }
+                for name in ["gone1", "gone2"] {
+                    try await claims.save(Claim(name: name, username: "alice", lastUsed: 1))
+                    tasks.addTask { try await claims.remove(name: name) }
+                }
+                try await tasks.waitForAll()
+            }
+            let again = try await StoredClaims(dataDirectory: path)
+            #expect(await Set(again.claims().map(\.name)) == Set(names))
+        }
+    }
+
     @Test("The tunnel door takes kite keys and tokens for the gateway, and says why it takes nothing else")
     func credentials() async throws {
         let pair = try await KontrolKeyPair.generate()

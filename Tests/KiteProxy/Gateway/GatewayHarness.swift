@@ -198,6 +198,16 @@ func withGateway(
     }
 }
 
+/// A worker without a gateway around it, on a loop of the tests.
+func makeWorker(options: GatewayOptions, board: RouteBoard) async throws -> WorkerReference {
+    let settings = WorkerSettings(
+        options: options, directory: Directory(domain: options.domain), http: HTTPLimits(), viaName: "test",
+        authenticator: NameAuthenticator(), resolver: nil, dialer: try Dialer(), board: board,
+        pool: TaskPool(limit: 8), logger: testLogger, mount: nil)
+    let loop = testGroup.next()
+    return try await loop.submit { WorkerReference(Worker(index: 0, eventLoop: loop, settings: settings)) }.get()
+}
+
 /// Runs an agent for the length of `body`, once its first tunnel is granted.
 func withAgent(_ agent: TunnelAgentSession, _ body: @escaping @Sendable ([TunnelGrant]) async throws -> Void)
     async throws

@@ -11,8 +11,9 @@ struct ClaimBook: Sendable {
         case passing
     }
     enum Outcome: Sendable, Hashable {
-        /// All are the user's now. `new`: those that were nobody's, to be recorded when lasting. `dropped`: passing ones that made room.
-        case taken(new: [RouteKey], dropped: [RouteKey])
+        /// All are the user's now. `unrecorded`: lasting ones that are in no store yet; each is to be recorded, and then reported with
+        /// ``ClaimBook/recorded(_:at:)`` or ``ClaimBook/notRecorded(_:)``. `dropped`: passing ones that made room.
+        case taken(unrecorded: [RouteKey], dropped: [RouteKey])
         case heldByAnother(RouteKey)
         /// The user has as many as one may have.
         case full
@@ -20,10 +21,18 @@ struct ClaimBook: Sendable {
     private struct Entry: Sendable {
         var username: String
         var term: Term
+        /// Whether a store has it.
+        var isRecorded = false
+        /// Sessions that have been given it and are recording it.
+        var recordings = 0
+        /// What the store knows of its last use, in seconds since 1970.
+        var lastUsed: Int64 = 0
     }
 
     /// Of each term and user.
     let limit: Int
+    /// Between two records of the use of one claim, in seconds.
+    static let useInterval: Int64 = 60
     private var entries: [RouteKey: Entry] = [:]
     private var lastingCount: [String: Int] = [:]
     /// Oldest use first.
@@ -57,21 +66,48 @@ struct ClaimBook: Sendable {
         }
         for key in dropped { entries[key] = nil }
         kept.removeAll { key in dropped.contains(key) || wanted.contains { $0.key == key } }
+        var unrecorded: [RouteKey] = []
         for (key, term) in wanted {
-            let term = entries[key]?.term ?? term
-            if entries.updateValue(Entry(username: username, term: term), forKey: key) == nil, term == .lasting {
-                lastingCount[username, default: 0] += 1
+            var entry = entries[key] ?? Entry(username: username, term: term)
+            if entries[key] == nil, term == .lasting { lastingCount[username, default: 0] += 1 }
+            if entry.term == .lasting, !entry.isRecorded {
+                entry.recordings += 1
+                unrecorded.append(key)
             }
-            if term == .passing { kept.append(key) }
+            if entry.term == .passing { kept.append(key) }
+            entries[key] = entry
         }
         passing[username] = kept.isEmpty ? nil : kept
-        return .taken(new: new.map(\.key), dropped: dropped)
+        return .taken(unrecorded: unrecorded, dropped: dropped)
+    }
+
+    /// A store has a claim that was to be recorded.
+    mutating func recorded(_ key: RouteKey, at time: Int64) {
+        entries[key]?.recordings -= 1
+        entries[key]?.isRecorded = true
+        entries[key]?.lastUsed = time
+    }
+
+    /// A store did not take a claim. The name is nobody's again, unless somebody else has recorded it meanwhile or still tries to: another
+    /// session of the same user.
+    mutating func notRecorded(_ key: RouteKey) {
+        entries[key]?.recordings -= 1
+        guard let entry = entries[key], !entry.isRecorded, entry.recordings <= 0 else { return }
+        release(key)
+    }
+
+    /// A claim is used by its owner.
+    /// - Returns: what is to be recorded of that; nil where it is not worth it, or nothing is kept of the claim.
+    mutating func used(_ key: RouteKey, at time: Int64) -> Claim? {
+        guard let entry = entries[key], entry.isRecorded, time - entry.lastUsed >= Self.useInterval else { return nil }
+        entries[key]?.lastUsed = time
+        return Claim(name: key.description, username: entry.username, lastUsed: time)
     }
 
     /// Enters a claim that was recorded before, without regard to limits.
-    mutating func restore(_ key: RouteKey, username: String) {
+    mutating func restore(_ key: RouteKey, username: String, lastUsed: Int64 = 0) {
         guard entries[key] == nil else { return }
-        entries[key] = Entry(username: username, term: .lasting)
+        entries[key] = Entry(username: username, term: .lasting, isRecorded: true, lastUsed: lastUsed)
         lastingCount[username, default: 0] += 1
     }
 

@@ -5,7 +5,8 @@ package struct Claim: Sendable, Hashable, Codable {
     /// In lower case.
     package var name: String
     package var username: String
-    /// Seconds since 1970 when the owner last used it.
+    /// Seconds since 1970 when an agent of the owner last began or ended a session with it, a minute more or less: names that nobody has
+    /// used for long can be told from those in use.
     package var lastUsed: Int64
 
     package init(name: String, username: String, lastUsed: Int64) {

@@ -62,20 +62,35 @@ extension RouteBoard {
         case .full:
             throw TunnelRefusal(
                 status: 429, reason: "you hold \(options.tunnels.namesPerUser) names already, which is the limit here")
-        case .taken(let new, let dropped):
+        case .taken(let unrecorded, let dropped):
             for key in dropped {
                 tunnelSpecs[key] = nil
                 for worker in workers { worker.run { $0.uninstall(key) } }
             }
-            for (key, term) in wanted where term == .lasting && new.contains(key) {
-                do {
-                    try await claims.save(Claim(name: key.description, username: username, lastUsed: 0))
-                } catch {
-                    book.release(key)
-                    logger.error("a claim could not be recorded", metadata: ["name": "\(key)", "cause": "\(error)"])
-                    throw error
-                }
-            }
+            for key in unrecorded { try await record(key, username) }
+            for (key, _) in wanted { await noteUse(of: key) }
+        }
+    }
+
+    private func record(_ key: RouteKey, _ username: String) async throws {
+        let time = now()
+        do {
+            try await claims.save(Claim(name: key.description, username: username, lastUsed: time))
+            book.recorded(key, at: time)
+        } catch {
+            book.notRecorded(key)
+            logger.error("a claim could not be recorded", metadata: ["name": "\(key)", "cause": "\(error)"])
+            throw error
+        }
+    }
+
+    /// Records that the owner of a name uses it, when that has not been done for a while.
+    func noteUse(of key: RouteKey) async {
+        guard let claim = book.used(key, at: now()) else { return }
+        do {
+            try await claims.save(claim)
+        } catch {
+            logger.warning("a claim's use could not be recorded", metadata: ["name": "\(key)", "cause": "\(error)"])
         }
     }
 

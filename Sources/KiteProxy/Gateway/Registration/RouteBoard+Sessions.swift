@@ -5,9 +5,7 @@ import Logging
 extension RouteBoard {
     /// An agent opens a session.
     func open(_ hello: AgentHello, tunnels: [TunnelRequest], username: String, loop: Int) async -> LaneDecision {
-        guard !isClosing else {
-            return .refuse(TunnelRefusal(status: 503, reason: "the gateway is shutting down", retryAfter: 1))
-        }
+        guard !isClosing else { return .refuse(Self.closing) }
         guard tunnels.count <= options.tunnels.tunnelsPerSession else {
             return .refuse(
                 TunnelRefusal(
@@ -26,10 +24,11 @@ extension RouteBoard {
             if let binding { bindings.append(binding) }
             if let port { ports.append(port) }
         }
-        // Another session of the agent may have been opened while ports were.
-        guard await supersede(agent, epoch: hello.epoch) else {
+        // Another session of the agent may have been opened while ports were, or the gateway's end may have begun.
+        let isNewest = await supersede(agent, epoch: hello.epoch)
+        guard isNewest, !isClosing else {
             for port in ports { await port.close() }
-            return .refuse(Self.superseded)
+            return .refuse(isNewest ? Self.closing : Self.superseded)
         }
         let secret = SessionSecret.random()
         var session = Session(
@@ -99,6 +98,7 @@ extension RouteBoard {
         if sessionOfAgent[session.agent] == id { sessionOfAgent[session.agent] = nil }
         for worker in workers { worker.run { $0.closeLanes(session: id, message) } }
         for port in session.ports { await port.close() }
+        for key in session.bindings.flatMap(\.keys) { await noteUse(of: key) }
         logger.info(
             "agent gone",
             metadata: [
@@ -113,6 +113,7 @@ extension RouteBoard {
             session: id, secret: secret, lane: lane, lanes: max(workers.count, 1), loop: loop, tunnels: grants)
     }
 
+    static let closing = TunnelRefusal(status: 503, reason: "the gateway is shutting down", retryAfter: 1)
     static let superseded = TunnelRefusal(status: 409, reason: "a newer session of this agent is open")
     static let noSession = TunnelRefusal(status: 404, reason: "the session is over; open a new one")
 

@@ -1,6 +1,6 @@
 /// Who owns which name and which session serves it: the control plane's book, from which the event loops' tables are
 /// written.
-import KiteDialing
+import KiteCore
 import KiteTunnel
 import Logging
 import NIOCore
@@ -43,6 +43,8 @@ actor RouteBoard {
     let options: GatewayOptions
     let claims: any ClaimStore
     let logger: Logger
+    /// Seconds since 1970.
+    let now: @Sendable () -> Int64
     var publicURL = ""
     var workers: [WorkerReference] = []
     var policy = DirectTargetPolicy.refusingLoopback
@@ -56,7 +58,11 @@ actor RouteBoard {
     var reconnects: UInt64 = 0
     var isClosing = false
 
-    init(options: GatewayOptions, claims: any ClaimStore, logger: Logger) {
+    init(
+        options: GatewayOptions, claims: any ClaimStore, logger: Logger,
+        now: @escaping @Sendable () -> Int64 = secondsSince1970
+    ) {
+        self.now = now
         self.options = options
         self.claims = claims
         book = ClaimBook(limit: options.tunnels.namesPerUser)
@@ -73,7 +79,7 @@ actor RouteBoard {
             let key = RouteKey(claim.name)
             // Kites get new ids; those of their former lives would only pile up.
             if key.isKiteID { continue }
-            book.restore(key, username: claim.username)
+            book.restore(key, username: claim.username, lastUsed: claim.lastUsed)
             await install(RouteSpec(key: key, kind: .tunnel, owner: claim.username, path: ""))
         }
     }
