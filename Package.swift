@@ -148,7 +148,7 @@ let package = Package(
         .testTarget(
             name: "KiteSockJSTests",
             dependencies: nio + embedded + [
-                "KiteSockJS", "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport", logging,
+                "KiteSockJS", "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport", "SockJSTestServer", logging,
             ],
             path: "Tests/KiteCore/SockJS", swiftSettings: settings),
         .testTarget(
@@ -192,6 +192,9 @@ let package = Package(
                 "TunnelClient", "KiteCommand", "KiteTunnel", "KiteHTTP", "KiteDialing", logging, arguments,
             ],
             path: "Tests/TunnelClient", swiftSettings: settings),
+        .executableTarget(
+            name: "SockJSTestServer", dependencies: nio + ["KiteSockJS", "KiteHTTP", "KiteSupport"],
+            path: "Tests/SockJSTestServer", swiftSettings: settings),
         .executableTarget(
             name: "TestKite", dependencies: ["KiteCore"], path: "Tests/TestKite", swiftSettings: settings
         ),

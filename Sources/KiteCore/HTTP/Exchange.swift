@@ -72,8 +72,15 @@ public protocol ExchangeHandler: AnyObject {
     func exchangeRequestEnded(_ exchange: any Exchange, trailers: HeaderBlock?)
     /// ``Exchange/isWritable`` changed.
     func exchangeWritabilityChanged(_ exchange: any Exchange, isWritable: Bool)
+    /// The peer closed its side of the connection after its request. A peer that means to read the answer rarely does that; whether this
+    /// one still reads can't be known before something is written to it. Called at most once; by default it means nothing.
+    func exchangeInputClosed(_ exchange: any Exchange)
     /// The last call, unless the exchange was upgraded: finished (`error` is nil) or broken.
     func exchangeEnded(_ exchange: any Exchange, error: TransportError?)
+}
+
+extension ExchangeHandler {
+    public func exchangeInputClosed(_ exchange: any Exchange) {}
 }
 
 /// Decides what answers an exchange. It sets ``Exchange/handler`` or answers at once. One per event loop.

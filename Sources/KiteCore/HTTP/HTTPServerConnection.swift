@@ -103,7 +103,9 @@ public final class HTTPServerConnection: ByteTransportDelegate {
 
     public func transportInputClosed() {
         guard !isOver else { return }
+        let hadRequest = machine.hasWholeRequest
         machine.inputClosed()
+        if hadRequest, let exchange { exchange.handler?.exchangeInputClosed(exchange) }
         pump()
     }
 
@@ -172,6 +174,7 @@ public final class HTTPServerConnection: ByteTransportDelegate {
         case .requestEnded(let trailers):
             hasProgress = true
             if let exchange { exchange.handler?.exchangeRequestEnded(exchange, trailers: trailers) }
+            if machine.isInputClosed, let exchange { exchange.handler?.exchangeInputClosed(exchange) }
         case .sendContinue:
             transport.write(Self.continueLine)
         case .refuse(let error, let request):

@@ -87,7 +87,7 @@ struct HTTPServerConnectionStateMachine {
     private var wantsUpgrade = false
     private var owesContinue = false
     private var isBodyWanted = true
-    private var isInputClosed = false
+    private(set) var isInputClosed = false
     private var isDraining = false
 
     init(limits: HTTPLimits) {
@@ -351,6 +351,11 @@ struct HTTPServerConnectionStateMachine {
         case .body: isBodyWanted
         case .ended: inbound.readableBytes < limits.pipelinedBytes
         }
+    }
+
+    /// A request has arrived to its end and is being answered.
+    var hasWholeRequest: Bool {
+        if case .ended = input { true } else { false }
     }
 
     /// Between two requests with nothing received.

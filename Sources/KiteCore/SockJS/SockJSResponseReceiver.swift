@@ -105,6 +105,12 @@ final class SockJSResponseReceiver: SockJSReceiver, ExchangeHandler {
         session?.run { [id] in $0.acknowledged(id) }
     }
 
+    /// Clients that give a request up just close the connection; none of them closes only its own side.
+    func exchangeInputClosed(_ exchange: any Exchange) {
+        guard !isOver else { return }
+        exchange.abort(TransportError(.cancelled, "The client went away."))
+    }
+
     func exchangeEnded(_ exchange: any Exchange, error: TransportError?) {
         guard !isOver else { return }
         isOver = true

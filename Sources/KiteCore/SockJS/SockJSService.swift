@@ -167,7 +167,8 @@ public final class SockJSService: Sendable {
         let limits = WebSocketLimits(
             messageBytes: options.maxMessageBytes, pingInterval: options.heartbeat + .seconds(5))
         let peer = Self.peer(exchange, transport: isRaw ? "rawwebsocket" : "websocket")
-        guard let connection = WebSocketHandshake.accept(exchange, limits: limits, wheel: wheel) else {
+        guard let connection = WebSocketHandshake.accept(exchange, limits: limits, acceptsDrafts: true, wheel: wheel)
+        else {
             return registry.release(serial: serial, id: nil)
         }
         let session = SockJSSession(

@@ -17,20 +17,30 @@ package enum WebSocketHandshake {
     // MARK: Answering side
 
     /// Checks a request.
+    /// - Parameter acceptsDrafts: versions 7 and 8 are taken as well, drafts of which nothing on the wire but the number differs from 13.
     /// - Returns: the head of the 101 response.
     /// - Throws: ``Refusal``.
-    package static func accept(_ request: RequestHead) throws(Refusal) -> ResponseHead {
+    package static func accept(
+        _ request: RequestHead, acceptsDrafts: Bool = false
+    ) throws(Refusal) -> ResponseHead {
         guard request.method == .get else {
             throw Refusal(
                 status: 405, reason: "A WebSocket is opened with GET.", fields: HeaderBlock(["Allow": "GET"]))
         }
-        guard request.wantsUpgrade, request.minorVersion >= 1, request.fields.contains(.upgrade, token: "websocket"),
-            request.fields.contains(.connection, token: "upgrade"),
+        guard request.fields.contains(.upgrade, token: "websocket") else {
+            throw Refusal(status: 400, reason: "Can \"Upgrade\" only to \"WebSocket\".", fields: HeaderBlock())
+        }
+        guard request.fields.contains(.connection, token: "upgrade") else {
+            throw Refusal(status: 400, reason: "\"Connection\" must be \"Upgrade\".", fields: HeaderBlock())
+        }
+        guard request.wantsUpgrade, request.minorVersion >= 1,
             request.bodyLength == .none || request.bodyLength == .known(0)
         else {
             throw Refusal(status: 400, reason: "Not a valid websocket request", fields: HeaderBlock())
         }
-        guard request.fields.occurrences(.secWebSocketVersion) == 1, request.fields.text(.secWebSocketVersion) == "13"
+        guard request.fields.occurrences(.secWebSocketVersion) == 1,
+            let version = request.fields.text(.secWebSocketVersion),
+            version == "13" || (acceptsDrafts && (version == "7" || version == "8"))
         else {
             throw Refusal(
                 status: 426, reason: "Only version 13 of the WebSocket protocol is supported.",
@@ -53,10 +63,12 @@ package enum WebSocketHandshake {
     /// Answers an exchange with a WebSocket, or with a refusal.
     /// - Returns: nil when refused or when the connection is gone; the exchange is then over.
     package static func accept(
-        _ exchange: any Exchange, limits: WebSocketLimits = WebSocketLimits(), wheel: TimerWheel?
+        _ exchange: any Exchange, limits: WebSocketLimits = WebSocketLimits(), acceptsDrafts: Bool = false,
+        wheel: TimerWheel?
     ) -> WebSocketConnection? {
         do throws(Refusal) {
-            guard let transport = exchange.upgrade(try accept(exchange.request)) else { return nil }
+            let head = try accept(exchange.request, acceptsDrafts: acceptsDrafts)
+            guard let transport = exchange.upgrade(head) else { return nil }
             return WebSocketConnection(transport: transport, role: .server, limits: limits, wheel: wheel)
         } catch {
             var head = ResponseHead(status: error.status, fields: error.fields)
