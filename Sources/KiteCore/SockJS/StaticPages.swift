@@ -48,14 +48,24 @@ extension SockJSService {
         // FNV-1a: the tag only has to change when the page does.
         let hash = page.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
         let tag = "\"\(String(hash, radix: 16))\""
-        if exchange.request.fields.text("If-None-Match") == tag {
-            exchange.respond(SockJSResponse.head(304, for: exchange.request))
-            exchange.finish(trailers: nil)
-            return
-        }
+        let isKnown = Self.matches(exchange.request.fields.text("If-None-Match"), tag)
         var head = SockJSResponse.head(
-            200, contentType: "text/html; charset=UTF-8", caching: .year, for: exchange.request)
+            isKnown ? 304 : 200, contentType: isKnown ? nil : "text/html; charset=UTF-8", caching: .year,
+            for: exchange.request)
         head.fields.append("ETag", tag)
+        guard !isKnown else {
+            exchange.respond(head)
+            return exchange.finish(trailers: nil)
+        }
         exchange.respond(head, body: ByteBuffer(string: page))
+    }
+
+    /// Whether what a client has is still good (RFC 9110 section 13.1.2).
+    private static func matches(_ condition: String?, _ tag: String) -> Bool {
+        guard let condition else { return false }
+        return condition.split(separator: ",").contains { candidate in
+            let candidate = candidate.drop { $0 == " " }
+            return candidate == "*" || candidate == tag || candidate == "W/" + tag
+        }
     }
 }
