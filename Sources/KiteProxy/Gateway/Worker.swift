@@ -170,15 +170,18 @@ final class Worker {
     }
 
     func install(_ spec: RouteSpec) {
-        if let route = routes.find(spec.key) { route.update(spec) } else { routes.insert(Route(spec)) }
+        guard let route = routes.find(spec.key) else { return routes.insert(Route(spec)) }
+        // An agent or a registration is better than Kontrol's word.
+        if route.spec.kind == .kontrol, spec.kind != .kontrol { route.remove { $0 is DirectUpstream } }
+        route.update(spec)
     }
 
     /// Gives a route one direct target, in place of those it had.
-    func install(_ spec: RouteSpec, target: Endpoint) {
+    func install(_ spec: RouteSpec, target: DirectTarget) {
         install(spec)
         guard let route = routes.find(spec.key) else { return }
         route.remove { $0 is DirectUpstream }
-        route.add(DirectUpstream(endpoint: target, dialer: settings.dialer, eventLoop: eventLoop, pool: makePool()))
+        route.add(DirectUpstream(target, dialer: settings.dialer, eventLoop: eventLoop, pool: makePool()))
         unpark(route)
     }
 

@@ -23,11 +23,15 @@ struct NameAuthenticator: GatewayAuthenticator {
 /// Knows what a test tells it.
 final class ScriptedResolver: KiteResolver {
     let urls = Mutex<[String: String]>([:])
+    /// Further kites of a name.
+    let others = Mutex<[String: [String]]>([:])
     let questions = Atomic<Int>(0)
     let isDown = Atomic<Bool>(false)
 
     func kites(matching query: KontrolQuery) async throws -> [KontrolKite] {
-        try await kite(id: query.name).map { [$0] } ?? []
+        guard let first = try await kite(id: query.name) else { return [] }
+        return [first]
+            + others.withLock { $0[query.name] ?? [] }.map { KontrolKite(identity: first.identity, url: $0) }
     }
     func kite(id: String) async throws -> KontrolKite? {
         questions.add(1, ordering: .relaxed)

@@ -219,6 +219,39 @@ struct GatewayTests {
         await mirror.close()
     }
 
+    @Test("Kontrol's names have capitals, and each of several kites of a name has its own path")
+    func kontrolNames() async throws {
+        let (mirror, target) = try await startMirror()
+        let resolver = ScriptedResolver()
+        resolver.urls.withLock { $0["Math"] = "http://127.0.0.1:1/one" }
+        resolver.others.withLock { $0["Math"] = ["http://127.0.0.1:\(target)/two/", "http://127.0.0.1:1/three"] }
+        try await withGateway(resolver: resolver) { _, port async throws in
+            #expect(try await get("/proxy/Math/x", port: port).contains("GET /two/x "))
+            #expect(try await get("/proxy/math/x", port: port).hasPrefix("HTTP/1.1 404 "))
+        }
+        await mirror.close()
+    }
+
+    @Test("A kite that Kontrol knows and that there is no room for is answered 503")
+    func resolvedRoutesAreFull() async throws {
+        let (mirror, target) = try await startMirror()
+        let resolver = ScriptedResolver()
+        resolver.urls.withLock { urls in
+            for name in ["one", "two"] { urls[name] = "http://127.0.0.1:\(target)/kite" }
+        }
+        try await withGateway({ $0.limits.resolvedRoutes = 1 }, resolver: resolver) { gateway, port async throws in
+            for _ in 0..<2 {
+                #expect(try await get("/proxy/one/x", port: port).contains("GET /kite/x "))
+                let full = try await get("/proxy/two/x", port: port)
+                #expect(full.hasPrefix("HTTP/1.1 503 "))
+                #expect(full.contains("\r\nRetry-After: "))
+                #expect(try await get("/proxy/three/x", port: port).hasPrefix("HTTP/1.1 404 "))
+            }
+            #expect(await gateway.metrics().refusals[.routesFull] == 2)
+        }
+        await mirror.close()
+    }
+
     @Test("Direct registrations belong to their user, and a newer one of the same user wins")
     func direct() async throws {
         let (mirror, target) = try await startMirror()

@@ -6,13 +6,14 @@ extension ProxyExchange {
     // MARK: 4. The request
 
     func send(on connection: HTTPClientConnection) {
-        guard let exchange, let origin, let route else { return }
+        guard let exchange, let origin, let route, let upstream else { return }
         stage = .exchanging
         self.connection = connection
         let head = exchange.request
         var buffer = ByteBufferAllocator().buffer(capacity: 1024)
         MessageWriter.writeForwardedRequest(
-            head, rewrite: route.rewrite(droppedPathBytes: droppedPathBytes, byHost: byHost), origin: origin,
+            head, rewrite: route.rewrite(for: upstream, droppedPathBytes: droppedPathBytes, byHost: byHost),
+            origin: origin,
             isUpgrade: head.wantsUpgrade, into: &buffer)
         connection.send(
             head: buffer, method: head.method, bodyLength: head.bodyLength, wantsUpgrade: head.wantsUpgrade,

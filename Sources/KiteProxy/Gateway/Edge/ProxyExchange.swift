@@ -60,7 +60,7 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         worker.metrics.activeRequests += 1
         exchange.handler = self
         if exchange.request.bodyLength != .none { exchange.setReading(false) }
-        if let route = worker.routes.find(key) {
+        if let route = worker.routes.find(asWritten: key) {
             proceed(on: route)
         } else {
             stage = .resolving
@@ -69,14 +69,24 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
     }
 
     /// Kontrol has answered.
-    func resolved(_ route: Route?, unavailable: Bool, _ generation: UInt64) {
+    func resolved(_ answer: KontrolResolution.Answer, _ generation: UInt64) {
         guard stage == .resolving, generation == self.generation else { return }
-        if let route { return proceed(on: route) }
-        if unavailable {
+        switch answer {
+        case .route(let route): proceed(on: route)
+        case .unavailable:
             refuse(
                 .kontrolUnavailable,
                 Refusal(503, "The registry that knows this kite cannot be asked now; please try again.", retryAfter: 2))
-        } else if byHost {
+        case .full:
+            refuse(
+                .routesFull,
+                Refusal(503, "This gateway serves as many kites as it can; please try again later.", retryAfter: 30))
+        case .unknown: refuseUnknown()
+        }
+    }
+
+    private func refuseUnknown() {
+        if byHost {
             refuse(
                 .unknownHost,
                 Refusal(

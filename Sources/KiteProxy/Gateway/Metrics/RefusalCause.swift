@@ -9,6 +9,7 @@ package enum RefusalCause: String, Sendable, CaseIterable, Codable {
     case unknownPath = "unknown_path"
     case loop
     case kontrolUnavailable = "kontrol_unavailable"
+    case routesFull = "routes_full"
     // Upstream
     case noLane = "no_lane"
     case parkingFull = "parking_full"

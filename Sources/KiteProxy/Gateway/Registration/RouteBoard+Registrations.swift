@@ -10,9 +10,10 @@ extension RouteBoard {
     func register(kiteID: String, url: String, username: String) async throws -> (url: String, registration: UInt64) {
         let key = RouteKey(kiteID)
         guard key.isKiteID else { throw RegistrationError("the kite's id is no UUID") }
-        guard let target = URLParts(url) else {
+        guard let parts = URLParts(url) else {
             throw RegistrationError("the URL is none that a kite can be reached at")
         }
+        let target = DirectTarget(parts)
         if case .tcp(let host, let port) = target.endpoint.address,
             let address = try? SocketAddress(ipAddress: host, port: port), !policy.allows(address)
         {
@@ -25,8 +26,8 @@ extension RouteBoard {
         }
         nextRegistration += 1
         direct[key] = DirectRoute(username: username, registration: nextRegistration, url: url)
-        let spec = RouteSpec(key: key, kind: .direct, owner: username, path: Self.path(target.path))
-        for worker in workers { _ = await worker.ask { $0.install(spec, target: target.endpoint) } }
+        let spec = RouteSpec(key: key, kind: .direct, owner: username, path: target.path)
+        for worker in workers { _ = await worker.ask { $0.install(spec, target: target) } }
         logger.info(
             "kite registered", metadata: ["kite": "\(key)", "user": "\(username)", "target": "\(target.endpoint)"])
         return (publicURL + "/proxy/\(key)", nextRegistration)

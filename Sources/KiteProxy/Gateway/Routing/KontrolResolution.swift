@@ -16,14 +16,25 @@ final class KontrolResolution {
 
     init(_ worker: Worker) { self.worker = worker }
 
-    /// Finds a route for a request that has none; the exchange is told with ``ProxyExchange/resolved(_:unavailable:_:)``, with its generation.
+    /// What becomes of a question.
+    enum Answer {
+        case route(Route)
+        /// Kontrol knows no such kite.
+        case unknown
+        /// Kontrol did not answer, or too many questions are under way.
+        case unavailable
+        /// There is a kite, but no room for another route.
+        case full
+    }
+
+    /// Finds a route for a request that has none; the exchange is told with ``ProxyExchange/resolved(_:_:)``, with its generation.
     func resolve(_ key: RouteKey, for exchange: ProxyExchange, _ generation: UInt64) {
         let now = worker.eventLoop.now
         guard worker.settings.resolver != nil, key.isName else {
-            return exchange.resolved(nil, unavailable: false, generation)
+            return exchange.resolved(.unknown, generation)
         }
         if let until = unknown[key] {
-            if until > now { return exchange.resolved(nil, unavailable: false, generation) }
+            if until > now { return exchange.resolved(.unknown, generation) }
             unknown[key] = nil
         }
         if waiting[key] != nil {
@@ -31,7 +42,7 @@ final class KontrolResolution {
             return
         }
         guard waiting.count < worker.settings.options.limits.pendingResolutions else {
-            return exchange.resolved(nil, unavailable: true, generation)
+            return exchange.resolved(.unavailable, generation)
         }
         let key = key.detached
         waiting[key] = [(exchange, generation)]
@@ -47,74 +58,74 @@ final class KontrolResolution {
             username: worker.settings.options.kontrolUsername, environment: worker.settings.options.kontrolEnvironment,
             name: name)
         let accepted = worker.settings.pool.spawn {
-            let answer: Answer
+            let found: Found
             do {
                 let kites =
                     isID
                     ? try await resolver.kite(id: name).map { [$0] } ?? [] : try await resolver.kites(matching: query)
-                answer = .kites(kites)
+                found = .kites(kites)
             } catch {
-                answer = .unavailable("\(error)")
+                found = .unavailable("\(error)")
             }
-            reference.run { $0.resolution.answered(key, answer) }
+            reference.run { $0.resolution.answered(key, found) }
         }
         if !accepted { answered(key, .unavailable("too many questions are under way")) }
     }
 
-    private enum Answer: Sendable {
+    private enum Found: Sendable {
         case kites([KontrolKite])
         case unavailable(String)
     }
 
-    private func answered(_ key: RouteKey, _ answer: Answer) {
+    private func answered(_ key: RouteKey, _ found: Found) {
         let exchanges = waiting.removeValue(forKey: key) ?? []
-        var route = worker.routes.find(key)
-        var isUnavailable = false
-        switch answer {
+        let known = worker.routes.find(asWritten: key)
+        let answer: Answer
+        switch found {
         case .kites(let kites):
-            // A route that an agent or a registration has brought meanwhile is better than Kontrol's word.
-            if route == nil || route?.spec.kind == .kontrol { route = install(key, kites) }
-            if route == nil { rememberUnknown(key) }
+            if let known, known.spec.kind != .kontrol {
+                // A route that an agent or a registration has brought meanwhile is better than Kontrol's word.
+                answer = .route(known)
+            } else {
+                answer = install(key, kites)
+            }
+            if case .unknown = answer { rememberUnknown(key) }
         case .unavailable(let cause):
             // What was known stays in use while Kontrol is away.
-            isUnavailable = true
-            if route?.spec.kind == .kontrol { lookAgain(key) }
+            answer = known.map { .route($0) } ?? .unavailable
+            if known?.spec.kind == .kontrol { lookAgain(key) }
             worker.settings.logger.warning(
                 "Kontrol could not be asked", metadata: ["route": "\(key)", "cause": "\(cause)"])
         }
-        for (exchange, generation) in exchanges { exchange.resolved(route, unavailable: isUnavailable, generation) }
+        for (exchange, generation) in exchanges { exchange.resolved(answer, generation) }
     }
 
-    /// Makes a route of Kontrol's answer, or changes the one made of an earlier answer.
-    private func install(_ key: RouteKey, _ kites: [KontrolKite]) -> Route? {
+    /// Makes a route of what Kontrol has found, or changes the one made of an earlier answer.
+    private func install(_ key: RouteKey, _ kites: [KontrolKite]) -> Answer {
         guard let first = kites.first else {
             worker.uninstall(key)
-            return nil
+            return .unknown
         }
-        guard known.contains(key) || known.count < worker.settings.options.limits.resolvedRoutes else { return nil }
-        var endpoints: Set<Endpoint> = []
-        var path: String?
+        guard known.contains(key) || known.count < worker.settings.options.limits.resolvedRoutes else { return .full }
+        var targets: [DirectTarget] = []
         for kite in kites.prefix(64) {
             // A kite that is reached through this gateway must not lead back here: its agent is away, and is waited for.
             guard !kite.url.hasPrefix(worker.publicURL + "/"), let url = URLParts(kite.url) else { continue }
-            let own = url.path.hasSuffix("/") ? String(url.path.dropLast()) : url.path
-            if path == nil { path = own }
-            if own == path { endpoints.insert(url.endpoint) }
+            let target = DirectTarget(url)
+            if !targets.contains(target) { targets.append(target) }
         }
-        worker.install(RouteSpec(key: key, kind: .kontrol, owner: first.identity.username, path: path ?? ""))
-        guard let route = worker.routes.find(key) else { return nil }
-        route.remove { upstream in (upstream as? DirectUpstream).map { !endpoints.contains($0.endpoint) } ?? false }
-        for upstream in route.upstreams {
-            if let direct = upstream as? DirectUpstream { endpoints.remove(direct.endpoint) }
-        }
-        for endpoint in endpoints {
+        worker.install(
+            RouteSpec(key: key, kind: .kontrol, owner: first.identity.username, path: targets.first?.path ?? ""))
+        guard let route = worker.routes.find(key) else { return .unknown }
+        route.remove { upstream in (upstream as? DirectUpstream).map { !targets.contains($0.target) } ?? false }
+        let present = Set(route.upstreams.compactMap { ($0 as? DirectUpstream)?.target })
+        for target in targets where !present.contains(target) {
             route.add(
                 DirectUpstream(
-                    endpoint: endpoint, dialer: worker.settings.dialer, eventLoop: worker.eventLoop,
-                    pool: worker.makePool()))
+                    target, dialer: worker.settings.dialer, eventLoop: worker.eventLoop, pool: worker.makePool()))
         }
         lookAgain(key)
-        return route
+        return .route(route)
     }
 
     private func lookAgain(_ key: RouteKey) {

@@ -24,7 +24,8 @@ struct RouteSpec: Sendable, Hashable {
 final class Route {
     let key: RouteKey
     private(set) var spec: RouteSpec
-    private(set) var pathPrefix: ByteBuffer?
+    /// Put before the rest of a path URL on its way to an agent; targets with an address have their own.
+    private(set) var tunnelPath: ByteBuffer?
     private(set) var upstreams: [Upstream] = []
     /// Set with each request; whoever is interested takes it back.
     var isUsed = false
@@ -34,17 +35,22 @@ final class Route {
     init(_ spec: RouteSpec) {
         key = spec.key
         self.spec = spec
-        pathPrefix = spec.path.isEmpty ? nil : ByteBuffer(string: spec.path)
+        update(spec)
     }
 
     func update(_ spec: RouteSpec) {
         self.spec = spec
-        pathPrefix = spec.path.isEmpty ? nil : ByteBuffer(string: spec.path)
+        if spec.kind == .tunnel { tunnelPath = Self.prefix(spec.path) }
     }
 
-    /// How the target of a request by path changes.
-    func rewrite(droppedPathBytes: Int, byHost: Bool) -> RequestRewrite {
-        byHost ? RequestRewrite() : RequestRewrite(droppedPathBytes: droppedPathBytes, pathPrefix: pathPrefix)
+    /// What a path is on the hot path: nil where nothing is put in front.
+    static func prefix(_ path: String) -> ByteBuffer? { path.isEmpty ? nil : ByteBuffer(string: path) }
+
+    /// How the target of a request by path changes on its way to an upstream.
+    func rewrite(for upstream: Upstream, droppedPathBytes: Int, byHost: Bool) -> RequestRewrite {
+        byHost
+            ? RequestRewrite()
+            : RequestRewrite(droppedPathBytes: droppedPathBytes, pathPrefix: upstream.pathPrefix(in: self))
     }
 
     /// Whether something can answer now.

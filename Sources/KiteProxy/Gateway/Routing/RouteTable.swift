@@ -1,14 +1,15 @@
 /// Finds the route of a request; each event loop has its own table, so that nothing is shared on the way.
 import NIOCore
 
-/// What a route is found by: a name (the label under the gateway's domain, or the segment after `/proxy/`) or a kite id, in lower case.
+/// What a route is found by: a name (the label under the gateway's domain, or the segment after `/proxy/`) or a kite id. All are in lower
+/// case but the names of kites that Kontrol is asked for, whose case counts.
 struct RouteKey: Hashable, Sendable, CustomStringConvertible {
-    /// The bytes, in lower case.
     let bytes: ByteBuffer
 
+    /// A name in lower case.
     init(_ name: String) { bytes = ByteBuffer(string: name.lowercased()) }
 
-    /// A part of a request. Copies only where a letter is in upper case.
+    /// A part of a request whose case does not count. Copies only where a letter is in upper case.
     init(_ part: ByteBuffer) {
         if part.readableBytesView.contains(where: { $0 >= 0x41 && $0 <= 0x5A }) {
             bytes = ByteBuffer(bytes: part.readableBytesView.lazy.map { $0 >= 0x41 && $0 <= 0x5A ? $0 | 0x20 : $0 })
@@ -17,11 +18,21 @@ struct RouteKey: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    /// A part of a request whose case counts, unless it is a kite's id.
+    init(asWritten part: ByteBuffer) {
+        let inLowerCase = RouteKey(part)
+        bytes = inLowerCase.isKiteID ? inLowerCase.bytes : part
+    }
+
+    /// The same whatever the case.
+    var inLowerCase: RouteKey { RouteKey(bytes) }
+    var hasCapitals: Bool { bytes.readableBytesView.contains { $0 >= 0x41 && $0 <= 0x5A } }
+
     /// Of no route.
     static let none = RouteKey("")
 
     /// With bytes of its own. What is kept beyond a request must not keep the whole of what was received with it.
-    var detached: RouteKey { RouteKey(ByteBuffer(bytes: bytes.readableBytesView)) }
+    var detached: RouteKey { RouteKey(asWritten: ByteBuffer(bytes: bytes.readableBytesView)) }
 
     var description: String { String(buffer: bytes) }
 
@@ -30,7 +41,7 @@ struct RouteKey: Hashable, Sendable, CustomStringConvertible {
         (1...128).contains(bytes.readableBytes)
             && bytes.readableBytesView.allSatisfy { byte in
                 switch byte {
-                case 0x30...0x39, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+                case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
                 default: false
                 }
             }
@@ -60,6 +71,13 @@ struct RouteTable {
     var all: some Collection<Route> { routes.values }
 
     func find(_ key: RouteKey) -> Route? { routes[key] }
+
+    /// The route that a request names. What agents and registrations have brought is found whatever the case; Kontrol's kites are told
+    /// apart by it.
+    func find(asWritten key: RouteKey) -> Route? {
+        if key.hasCapitals, let route = routes[key.inLowerCase], route.spec.kind != .kontrol { return route }
+        return routes[key]
+    }
     mutating func insert(_ route: Route) { routes[route.key] = route }
     mutating func remove(_ key: RouteKey) { routes[key] = nil }
 }
@@ -92,7 +110,7 @@ struct Directory: Sendable {
             let start = end
             while end < path.endIndex, path[end] != UInt8(ascii: "/"), path[end] != UInt8(ascii: "?") { end += 1 }
             guard end > start, let segment = target.getSlice(at: start, length: end - start) else { return .nowhere }
-            return .route(RouteKey(segment), droppedPathBytes: end - path.startIndex, byHost: false)
+            return .route(RouteKey(asWritten: segment), droppedPathBytes: end - path.startIndex, byHost: false)
         }
         if Self.isAtOrBelow(path, Self.kite) { return .kite }
         if Self.isAtOrBelow(path, Self.door) { return .door }

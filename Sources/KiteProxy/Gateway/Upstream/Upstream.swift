@@ -21,6 +21,9 @@ class Upstream {
     /// For operators.
     var name: String { "" }
 
+    /// What is put before the rest of a path URL.
+    func pathPrefix(in route: Route) -> ByteBuffer? { route.tunnelPath }
+
     /// Opens a connection for a visitor's request. `completion` may be called before this returns.
     func open(_ opening: StreamOpening, completion: @escaping (Result<any ByteTransport, TransportError>) -> Void) {
         completion(.failure(TransportError(.refused, "There is nothing here")))
@@ -129,24 +132,39 @@ final class NeighbourUpstream: Upstream {
     }
 }
 
+/// Where a kite is reached that has an address of its own.
+struct DirectTarget: Sendable, Hashable {
+    var endpoint: Endpoint
+    /// Put before the rest of a path URL, such as `/kite`; empty: the rest as it is.
+    var path: String
+
+    init(_ url: URLParts) {
+        endpoint = url.endpoint
+        path = url.path.hasSuffix("/") ? String(url.path.dropLast()) : url.path
+    }
+}
+
 /// A kite that has an address of its own.
 final class DirectUpstream: Upstream {
-    let endpoint: Endpoint
+    let target: DirectTarget
+    private let path: ByteBuffer?
     private let dialer: Dialer
     private let eventLoop: any EventLoop
 
-    init(endpoint: Endpoint, dialer: Dialer, eventLoop: any EventLoop, pool: ConnectionPool) {
-        self.endpoint = endpoint
+    init(_ target: DirectTarget, dialer: Dialer, eventLoop: any EventLoop, pool: ConnectionPool) {
+        self.target = target
+        path = Route.prefix(target.path)
         self.dialer = dialer
         self.eventLoop = eventLoop
         super.init(pool: pool)
     }
 
-    override var name: String { endpoint.description }
+    override var name: String { target.endpoint.description }
+    override func pathPrefix(in route: Route) -> ByteBuffer? { path }
 
     override func open(
         _ opening: StreamOpening, completion: @escaping (Result<any ByteTransport, TransportError>) -> Void
     ) {
-        dialer.dial(endpoint, on: eventLoop, completion: completion)
+        dialer.dial(target.endpoint, on: eventLoop, completion: completion)
     }
 }

@@ -21,9 +21,9 @@ struct DirectoryTests {
 
     @Test(arguments: [
         ("shop.gw.example", "/", "host shop 0"), ("SHOP.GW.EXAMPLE:3999", "/proxy/x/", "host shop 0"),
-        ("shop.gw.example:80", "/kite", "host shop 0"), ("gw.example", "/proxy/Shop/a", "path shop 11"),
+        ("shop.gw.example:80", "/kite", "host shop 0"), ("gw.example", "/proxy/Shop/a", "path Shop 11"),
         ("gw.example:1", "/proxy/shop", "path shop 11"), ("x", "/proxy/shop?q=/", "path shop 11"),
-        ("127.0.0.1:3999", "/proxy/a%2Fb/c", "path a%2fb 12"), ("x", "/proxy/", "nowhere"), ("x", "/proxy", "nowhere"),
+        ("127.0.0.1:3999", "/proxy/a%2Fb/c", "path a%2Fb 12"), ("x", "/proxy/", "nowhere"), ("x", "/proxy", "nowhere"),
         ("x", "/proxy//a", "nowhere"), ("x", "/proxy/?a", "nowhere"), ("x", "/kite", "kite"),
         ("x", "/kite/info?t=1", "kite"),
         ("x", "/kite?x", "kite"), ("x", "/kites", "nowhere"), ("x", "/-/tunnel", "door"), ("x", "/-/tunnel?x", "door"),
@@ -47,7 +47,27 @@ struct DirectoryTests {
     func kiteIDs(text: String, expected: Bool) { #expect(RouteKey(text).isKiteID == expected) }
 
     @Test(arguments: [
-        ("math", true), ("math_2.x-y", true), ("", false), ("a%2fb", false), ("a b", false),
+        ("x", "/proxy/0E1D7B54-0000-4000-8000-00000000000F", "path 0e1d7b54-0000-4000-8000-00000000000f 43")
+    ])
+    func kiteIDsHaveNoCase(authority: String, target: String, expected: String) {
+        #expect(describe(authority, target) == expected)
+    }
+
+    @Test func whatAgentsBringIsFoundWhateverTheCaseAndKontrolsKitesAreToldApartByIt() {
+        func written(_ name: String) -> RouteKey { RouteKey(asWritten: ByteBuffer(string: name)) }
+        var table = RouteTable()
+        for (name, kind) in [("shop", .tunnel), ("Math", .kontrol), ("math", .kontrol)] as [(String, RouteSpec.Kind)] {
+            table.insert(Route(RouteSpec(key: written(name), kind: kind, owner: "a", path: "")))
+        }
+        for (name, found) in [
+            ("shop", "shop"), ("SHOP", "shop"), ("Math", "Math"), ("math", "math"), ("MATH", nil), ("x", nil),
+        ] {
+            #expect(table.find(asWritten: written(name))?.key.description == found, "\(name)")
+        }
+    }
+
+    @Test(arguments: [
+        ("math", true), ("Math", true), ("math_2.x-y", true), ("", false), ("a%2fb", false), ("a b", false),
         (String(repeating: "a", count: 129), false),
         ("é", false),
     ])
