@@ -39,7 +39,7 @@ final class Agent: Service {
         session = TunnelAgentSession(
             configuration: TunnelAgentConfiguration(
                 gateway: configuration.gateway, tunnels: tunnels.map(\.request), software: configuration.software,
-                wantsNotes: true, credential: configuration.credential),
+                wantsNotes: display.showsRequests, credential: configuration.credential),
             loops: loops, dialer: dialLane, logger: sessionLogger
         ) { incoming in
             guard tunnels.indices.contains(incoming.tunnel) else {

@@ -19,6 +19,7 @@ private final class Shown: EventDisplay {
 
     init() { (stream, continuation) = AsyncStream.makeStream() }
 
+    var showsRequests: Bool { true }
     var all: [AgentEvent] { events.withLock { $0 } }
     func show(_ event: AgentEvent) {
         events.withLock { $0.append(event) }

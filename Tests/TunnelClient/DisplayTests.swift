@@ -68,6 +68,16 @@ struct DisplayTests {
         #expect(written.all == "http://shop.g/\n")
     }
 
+    @Test(
+        "Requests are asked for only where they are shown",
+        arguments: [(Logger.Level.info, false), (.debug, true), (.trace, true)])
+    func requestsWanted(_ level: Logger.Level, _ isWanted: Bool) {
+        let logger = Logs.logger("x", format: .human, level: level, output: LogOutput { _ in })
+        #expect(LineDisplay(write: { _ in }, logger: logger).showsRequests == isWanted)
+        #expect(JSONDisplay(write: { _ in }).showsRequests)
+        #expect(TerminalDisplay(write: { _ in }).showsRequests)
+    }
+
     @Test("On a terminal the URL comes first, then requests; the status line follows the lanes")
     func terminal() {
         var lines = StatusLines()

@@ -29,6 +29,8 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     static let lingerTime: TimeAmount = .seconds(2)
     /// How long a peer may take to accept what was queued when ``close()`` was called.
     static let closeTime: TimeAmount = .seconds(30)
+    /// Up to how many bytes pieces are put together; copying more costs more than it saves.
+    private static let gatheredBytes = 4 * 1024
 
     private struct Flags: OptionSet {
         let rawValue: UInt16
@@ -65,6 +67,9 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     private let highWater: Int
     private var flags: Flags = [.reading, .toldWritable]
     private var unflushedBytes = 0
+    /// Small pieces written during this turn, put together: the head of a response and its short body leave as one buffer, in one
+    /// TLS record and without a gathering write.
+    private var gathered = ByteBuffer()
     /// What arrived while nobody wanted it; at most one read of the socket.
     private var held: [ByteBuffer] = []
     private var failure: TransportError?
@@ -121,16 +126,30 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
 
     public func write(_ bytes: ByteBuffer) {
         eventLoop.assertInEventLoop()
-        guard bytes.readableBytes > 0, flags.isDisjoint(with: [.outputEnding, .ended]) else { return }
-        unflushedBytes += bytes.readableBytes
-        channel.pipeline.syncOperations.write(NIOAny(bytes), promise: nil)
+        let count = bytes.readableBytes
+        guard count > 0, flags.isDisjoint(with: [.outputEnding, .ended]) else { return }
+        unflushedBytes += count
         flags.insert(.unflushed)
+        if count > Self.gatheredBytes - gathered.readableBytes { passGathered() }
+        if count > Self.gatheredBytes {
+            channel.pipeline.syncOperations.write(NIOAny(bytes), promise: nil)
+        } else if gathered.readableBytes == 0 {
+            gathered = bytes
+        } else {
+            gathered.writeImmutableBuffer(bytes)
+        }
         if flags.contains(.toldWritable) && !isWritable {
             // The writer may look at isWritable now and stop, so it is owed a word when there is room again.
             flags.remove(.toldWritable)
             flags.insert(.owesWritability)
         }
         enlist()
+    }
+
+    private func passGathered() {
+        guard gathered.readableBytes > 0 else { return }
+        channel.pipeline.syncOperations.write(NIOAny(gathered), promise: nil)
+        gathered = ByteBuffer()
     }
 
     public func closeOutput() {
@@ -191,6 +210,7 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         if flags.contains(.unflushed) {
             flags.remove(.unflushed)
             unflushedBytes = 0
+            passGathered()
             channel.pipeline.syncOperations.flush()
         }
         if flags.contains(.outputEnding) && flags.isDisjoint(with: [.outputEndSent, .ended]) { sendEndOfOutput() }
@@ -302,6 +322,7 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     private func end(_ error: TransportError?) {
         guard !flags.contains(.ended) else { return }
         flags.insert(.ended)
+        gathered = ByteBuffer()
         failure = error
         enlist()
     }

@@ -81,5 +81,8 @@ enum AgentEvent: Sendable, Hashable {
 
 /// Shows events to whoever started the agent.
 protocol EventDisplay: Sendable {
+    /// Whether each request that passes is to be shown. The gateway tells of requests only where somebody looks: that has its price.
+    var showsRequests: Bool { get }
+
     func show(_ event: AgentEvent)
 }

@@ -7,6 +7,9 @@ struct LineDisplay: EventDisplay {
     let write: @Sendable (String) -> Void
     let logger: Logger
 
+    /// They are debug lines here.
+    var showsRequests: Bool { logger.logLevel <= .debug }
+
     func show(_ event: AgentEvent) {
         switch event {
         case .connecting(let gateway, let attempt):

@@ -12,6 +12,8 @@ final class TerminalDisplay: EventDisplay {
 
     init(write: @escaping @Sendable (String) -> Void) { self.write = write }
 
+    var showsRequests: Bool { true }
+
     func show(_ event: AgentEvent) {
         state.withLock { state in
             let text = state.lines.text(for: event)

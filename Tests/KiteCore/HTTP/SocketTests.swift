@@ -78,6 +78,32 @@ private final class Blaster: ByteTransportDelegate {
     func transportWritabilityChanged(_ isWritable: Bool) { if isWritable { pump() } }
 }
 
+/// Counts what a transport hands to its channel.
+private final class WriteCounter: ChannelOutboundHandler {
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+    private(set) var sizes: [Int] = []
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        sizes.append(unwrapOutboundIn(data).readableBytes)
+        context.write(data, promise: promise)
+    }
+}
+
+/// Collects what comes back until it has all.
+private final class Collector: ByteTransportDelegate {
+    private var received = ByteBuffer()
+    private let count: Int
+    private let done: EventLoopPromise<ByteBuffer>
+    init(count: Int, done: EventLoopPromise<ByteBuffer>) { (self.count, self.done) = (count, done) }
+    func transportReceived(_ bytes: ByteBuffer) {
+        received.writeImmutableBuffer(bytes)
+        if received.readableBytes >= count { done.succeed(received) }
+    }
+    func transportInputClosed() {}
+    func transportClosed(_ error: TransportError?) { done.fail(error ?? TransportError(.reset, "closed early")) }
+    func transportWritabilityChanged(_ isWritable: Bool) {}
+}
+
 private func connect(
     to address: SocketAddress, on loop: any EventLoop, _ use: @escaping @Sendable (SocketTransport) -> Void
 ) async throws {
@@ -114,6 +140,38 @@ struct SocketTests {
                 #expect(outcome.error == nil)
             }
         }
+        await listener.close()
+    }
+
+    @Test("Small pieces of one turn leave as one buffer, in their order, with large ones between them")
+    func gathering() async throws {
+        let listener = try await Listener.bind(to: #require(anyPort), loops: loops) { $0.delegate = Echo($0) }
+        let loop = group.next()
+        let returned = loop.makePromise(of: ByteBuffer.self)
+        let sizes = loop.makePromise(of: [Int].self)
+        let pieces = [10, 20, 5_000, 4_000, 96, 1, 30].enumerated().map { index, size in
+            ByteBuffer(repeating: UInt8(index + 1), count: size)
+        }
+        let total = pieces.reduce(0) { $0 + $1.readableBytes }
+        try await connect(to: listener.address, on: loop) { transport in
+            let counter = WriteCounter()
+            do {
+                try transport.channel.pipeline.syncOperations.addHandler(counter, position: .first)
+            } catch {
+                sizes.fail(error)
+            }
+            loop.assumeIsolated().execute {
+                transport.delegate = Collector(count: total, done: returned)
+                for piece in pieces { transport.write(piece) }
+                returned.futureResult.assumeIsolated().whenComplete { _ in
+                    transport.close()
+                    sizes.succeed(counter.sizes)
+                }
+            }
+        }
+        let expected = pieces.reduce(into: ByteBuffer()) { $0.writeImmutableBuffer($1) }
+        #expect(try await returned.futureResult.get() == expected)
+        #expect(try await sizes.futureResult.get() == [30, 5_000, 4_096, 31])
         await listener.close()
     }
 
