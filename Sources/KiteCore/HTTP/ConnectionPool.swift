@@ -22,7 +22,9 @@ public final class ConnectionPool: HTTPClientConnectionOwner {
     /// Connections that wait for a request.
     public var idleCount: Int { idle.count }
     /// Whether another connection may be opened.
-    public var hasRoom: Bool { count < limits.connections && !isClosed }
+    public var hasRoom: Bool { count + opening < limits.connections && !isClosed }
+    /// Connections that are being opened: see ``openingStarted()``.
+    public private(set) var opening = 0
 
     private let wheel: TimerWheel
     private let limits: Limits
@@ -45,6 +47,12 @@ public final class ConnectionPool: HTTPClientConnectionOwner {
         }
         return nil
     }
+
+    /// A connection is being opened and takes up room; ``openingEnded()`` must follow, before ``adopt(_:)`` where it succeeded.
+    public func openingStarted() { opening += 1 }
+
+    /// The opening of a connection has succeeded or failed.
+    public func openingEnded() { opening -= 1 }
 
     /// Makes a connection of a transport that was opened for this pool's target. It is the caller's until its exchange ends.
     public func adopt(_ transport: any ByteTransport) -> HTTPClientConnection {

@@ -18,18 +18,18 @@ public final class Listener: Sendable {
     public struct Configuration: Sendable {
         /// Connections that the system queues until they are accepted, per event loop.
         public var backlog: Int32 = 4096
-        /// Connections open at a time; more are closed at once.
-        public var connections = 100_000
-        /// Connections open at a time from one IP address; more are closed at once. Counted per event loop with an equal share each.
-        public var connectionsPerAddress = 16_384
-        /// Addresses that are not counted.
-        public var isExempt: @Sendable (SocketAddress) -> Bool = { _ in false }
+        /// How many connections may be open; more are closed at once. Give several listeners the same one to have their connections counted
+        /// together.
+        public var limiter: ConnectionLimiter
         /// What may wait in a connection to be written.
         public var waterMarks = SocketTransport.WaterMarks()
         /// Adds TLS (or something else that turns bytes into bytes) to the pipeline of an accepted connection, on its loop.
         public var addSecurity: (@Sendable (any Channel) throws -> Void)?
 
-        public init() {}
+        /// - Parameter limiter: nil: one of its own, with 100,000 connections in all and 16,384 from one address.
+        public init(limiter: ConnectionLimiter? = nil) {
+            self.limiter = limiter ?? ConnectionLimiter(connections: 100_000, connectionsPerAddress: 16_384)
+        }
     }
 
     /// What an operator wants to know of.
@@ -71,9 +71,8 @@ public final class Listener: Sendable {
         if case .unixDomainSocket = address { isInternet = false } else { isInternet = true }
         do {
             for loop in isInternet ? loops : Array(loops.prefix(1)) {
-                let share = (configuration.connectionsPerAddress + loops.count - 1) / max(loops.count, 1)
                 let channel = try await bootstrap(
-                    loop, isInternet: isInternet, share: share, configuration, openCount, onEvent, onAccept
+                    loop, isInternet: isInternet, configuration, openCount, onEvent, onAccept
                 ).bind(to: bound).get()
                 channels.append(channel)
                 if isInternet, let local = channel.localAddress { bound = local }
@@ -86,10 +85,10 @@ public final class Listener: Sendable {
     }
 
     private static func bootstrap(
-        _ loop: any EventLoop, isInternet: Bool, share: Int, _ configuration: Configuration, _ openCount: OpenCount,
+        _ loop: any EventLoop, isInternet: Bool, _ configuration: Configuration, _ openCount: OpenCount,
         _ onEvent: @escaping @Sendable (Event) -> Void, _ onAccept: @escaping @Sendable (SocketTransport) -> Void
     ) -> ServerBootstrap {
-        let perAddress = NIOLoopBoundBox.makeBoxSendingValue(ConnectionsPerAddress(), eventLoop: loop)
+        let limiter = configuration.limiter
         let bootstrap = ServerBootstrap(group: loop, childGroup: loop)
             .serverChannelOption(.backlog, value: configuration.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: isInternet ? 1 : 0)
@@ -101,20 +100,17 @@ public final class Listener: Sendable {
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let peer = channel.remoteAddress
-                    let isCounted = peer.map { !configuration.isExempt($0) } ?? false
-                    guard openCount.enter(limit: configuration.connections) else {
-                        onEvent(.refused(peer, perAddress: false))
-                        throw ChannelError.connectPending
+                    let admission: ConnectionLimiter.Admission
+                    do throws(ConnectionLimiter.Refusal) {
+                        admission = try limiter.enter(peer)
+                    } catch {
+                        onEvent(.refused(peer, perAddress: error == .tooManyFromAddress))
+                        throw error
                     }
-                    let key = isCounted ? peer.flatMap(AddressKey.init) : nil
-                    if let key, !perAddress.value.enter(key, limit: share) {
-                        openCount.leave()
-                        onEvent(.refused(peer, perAddress: true))
-                        throw ChannelError.connectPending
-                    }
+                    openCount.value.add(1, ordering: .relaxed)
                     channel.closeFuture.whenComplete { _ in
-                        openCount.leave()
-                        if let key { perAddress.value.leave(key) }
+                        openCount.value.subtract(1, ordering: .relaxed)
+                        limiter.leave(admission)
                     }
                     try configuration.addSecurity?(channel)
                     let transport = try SocketTransport.install(
@@ -135,57 +131,9 @@ public final class Listener: Sendable {
     }
 }
 
-/// Connections open on all loops.
+/// Connections of one listener that are open.
 private final class OpenCount: Sendable {
     let value = Atomic<Int>(0)
-
-    func enter(limit: Int) -> Bool {
-        if value.add(1, ordering: .relaxed).newValue <= limit { return true }
-        leave()
-        return false
-    }
-
-    func leave() { value.subtract(1, ordering: .relaxed) }
-}
-
-/// An IP address without its port; IPv6 by its /64, which one visitor has to himself.
-private struct AddressKey: Hashable {
-    private let high: UInt64
-    private let isIPv4: Bool
-
-    init?(_ address: SocketAddress) {
-        // The address's place in sockaddr_in and sockaddr_in6.
-        switch address {
-        case .v4:
-            high = address.withSockAddr { pointer, _ in
-                UInt64(UnsafeRawPointer(pointer).loadUnaligned(fromByteOffset: 4, as: UInt32.self))
-            }
-            isIPv4 = true
-        case .v6:
-            high = address.withSockAddr { pointer, _ in
-                UnsafeRawPointer(pointer).loadUnaligned(fromByteOffset: 8, as: UInt64.self)
-            }
-            isIPv4 = false
-        case .unixDomainSocket: return nil
-        }
-    }
-}
-
-/// Connections open from each address, on one loop.
-private struct ConnectionsPerAddress {
-    private var counts: [AddressKey: Int] = [:]
-
-    mutating func enter(_ key: AddressKey, limit: Int) -> Bool {
-        let count = counts[key, default: 0]
-        guard count < limit else { return false }
-        counts[key] = count + 1
-        return true
-    }
-
-    mutating func leave(_ key: AddressKey) {
-        guard let count = counts[key] else { return }
-        counts[key] = count > 1 ? count - 1 : nil
-    }
 }
 
 /// Reports what goes wrong with accepting; NIO itself pauses and goes on.

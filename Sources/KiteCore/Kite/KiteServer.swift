@@ -70,8 +70,9 @@ public final class KiteServer: Service {
             byLoop[ObjectIdentifier(eventLoop)] = loop
         }
         let logger = endpoint.kite.logger
-        var configuration = Listener.Configuration()
-        configuration.connections = endpoint.kite.configuration.limits.maximumConnections
+        let configuration = Listener.Configuration(
+            limiter: ConnectionLimiter(
+                connections: endpoint.kite.configuration.limits.maximumConnections, connectionsPerAddress: 16_384))
         let table = byLoop
         let listener = try await Listener.bind(
             to: SocketAddress.makeAddressResolvingHost(host, port: port), loops: Array(group.makeIterator()),

@@ -20,6 +20,8 @@ package final class Gateway: Service {
     private let authenticator: any GatewayAuthenticator
     private let mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
     private let board: RouteBoard
+    /// Of visitors and agents, and of the public ports of tcp tunnels.
+    private let limiter: ConnectionLimiter
     private let logger: Logger
     private let started = Latch<Running>()
     private let ready = Atomic<Bool>(false)
@@ -45,6 +47,10 @@ package final class Gateway: Service {
         self.resolver = resolver
         self.authenticator = authenticator
         mount = kite
+        let trusted = options.trustedProxies
+        limiter = ConnectionLimiter(
+            connections: options.limits.connections, connectionsPerAddress: options.limits.connectionsPerAddress
+        ) { address in trusted.contains { $0.contains(address) } }
         board = RouteBoard(options: options, claims: claims, logger: logger)
         self.logger = logger
     }
@@ -122,8 +128,7 @@ package final class Gateway: Service {
             viaName: options.viaName ?? "kiteproxy-" + String(UInt64.random(in: .min ... .max), radix: 36),
             authenticator: authenticator, resolver: resolver,
             dialer: try Dialer(configuration: dialing, tls: options.upstreamTLSContext), board: board, pool: pool,
-            logger: logger,
-            mount: mount)
+            logger: logger, limiter: limiter, mount: mount)
         var workers: [WorkerReference] = []
         for (index, loop) in loops.enumerated() {
             workers.append(
@@ -148,11 +153,7 @@ package final class Gateway: Service {
     private func listen(_ options: GatewayOptions.Listener, _ address: SocketAddress, _ workers: [WorkerReference])
         async throws -> Listener
     {
-        var configuration = Listener.Configuration()
-        configuration.connections = self.options.limits.connections
-        configuration.connectionsPerAddress = self.options.limits.connectionsPerAddress
-        let trusted = self.options.trustedProxies
-        configuration.isExempt = { address in trusted.contains { $0.contains(address) } }
+        var configuration = Listener.Configuration(limiter: limiter)
         if options.isSecure {
             guard let context = self.options.tlsContext else {
                 throw GatewayError("a TLS listener needs a certificate and its key")
@@ -161,23 +162,11 @@ package final class Gateway: Service {
                 try $0.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
             }
         }
-        let logger = logger
-        let limiter = Mutex(LogRateLimit<String>())
         do {
             return try await Listener.bind(
                 to: address, loops: workers.map(\.eventLoop), configuration: configuration,
                 onEvent: { event in
-                    let (cause, detail) =
-                        switch event {
-                        case .refused(let address, let perAddress):
-                            (perAddress ? "too many from one address" : "too many in all", address?.ipAddress ?? "-")
-                        case .acceptFailed(let error): ("accepting failed", "\(error)")
-                        }
-                    if let suppressed = limiter.withLock({ $0.admit(cause, now: .now()) }) {
-                        logger.warning(
-                            "connection not accepted",
-                            metadata: ["cause": "\(cause)", "detail": "\(detail)", "suppressed": "\(suppressed)"])
-                    }
+                    for worker in workers where worker.eventLoop.inEventLoop { worker.here.notAccepted(event) }
                 },
                 onAccept: { transport in
                     for worker in workers where worker.eventLoop === transport.eventLoop {

@@ -63,11 +63,11 @@ package struct GatewayOptions: Sendable {
         package var targetBytes = 16 * 1024
         /// Bytes of a request body; more is answered 413. Unlimited when nil.
         package var bodyBytes: Int64?
-        /// Open connections from one address, over all loops approximately; more are closed at once. Trusted proxies are not counted.
+        /// Open connections from one address, over all listeners; more are closed at once. Trusted proxies are not counted.
         package var connectionsPerAddress = 16_384
-        /// Open connections altogether.
+        /// Open connections altogether, those to the public ports of tcp tunnels included.
         package var connections = 100_000
-        /// Open upstream connections to one direct target, per event loop.
+        /// Upstream connections to one direct target, open or being opened, per event loop.
         package var connectionsPerTarget = 16_384
         /// Idle upstream connections kept for one target, per event loop.
         package var idleConnectionsPerTarget = 64

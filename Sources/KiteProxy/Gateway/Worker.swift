@@ -20,16 +20,21 @@ struct WorkerSettings: Sendable {
     var board: RouteBoard
     var pool: TaskPool
     var logger: Logger
+    /// Counts the connections of all listeners.
+    var limiter: ConnectionLimiter
     var mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
 }
 
 /// A way to reach the worker of another event loop.
 struct WorkerReference: Sendable {
     let index: Int
+    /// Counts the connections of all listeners.
+    let limiter: ConnectionLimiter
     private let bound: NIOLoopBound<Worker>
 
     init(_ worker: Worker) {
         index = worker.index
+        limiter = worker.settings.limiter
         bound = NIOLoopBound(worker, eventLoop: worker.eventLoop)
     }
 
@@ -74,6 +79,7 @@ final class Worker {
     private var relays: [ObjectIdentifier: TransportRelay] = [:]
     private var spareExchanges: [ProxyExchange] = []
     private var refusalLog = LogRateLimit<RefusalCause>()
+    private var acceptLog = LogRateLimit<String>()
 
     /// A lane and what its agent serves over it.
     struct AttachedLane {
@@ -118,6 +124,25 @@ final class Worker {
         ) { [weak self] connection, _ in self?.connections[ObjectIdentifier(connection)] = nil }
         connections[ObjectIdentifier(connection)] = connection
         if isDraining { connection.drain() }
+    }
+
+    /// A listener could not take a connection.
+    func notAccepted(_ event: Listener.Event) {
+        let cause: String
+        let detail: String
+        switch event {
+        case .refused(let address, let perAddress):
+            metrics.refusals[.tooManyConnections, default: 0] &+= 1
+            cause = perAddress ? "too many from one address" : "too many in all"
+            detail = address?.ipAddress ?? "-"
+        case .acceptFailed(let error):
+            cause = "accepting failed"
+            detail = "\(error)"
+        }
+        guard let suppressed = acceptLog.admit(cause, now: eventLoop.now) else { return }
+        settings.logger.warning(
+            "connection not accepted",
+            metadata: ["cause": "\(cause)", "detail": "\(detail)", "suppressed": "\(suppressed)"])
     }
 
     func track(_ relay: TransportRelay) {

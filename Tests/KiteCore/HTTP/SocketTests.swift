@@ -269,10 +269,59 @@ struct SocketTests {
         await listener.close()
     }
 
+    @Test("Listeners with one limiter count together, whatever loop a connection comes to", arguments: [true, false])
+    func sharedLimits(perAddress: Bool) async throws {
+        let configuration = Listener.Configuration(
+            limiter: ConnectionLimiter(connections: perAddress ? 10 : 3, connectionsPerAddress: perAddress ? 3 : 10))
+        let refused = Atomic<Int>(0)
+        var listeners: [Listener] = []
+        for _ in 0..<2 {
+            listeners.append(
+                try await Listener.bind(
+                    to: #require(anyPort), loops: loops, configuration: configuration,
+                    onEvent: { event in
+                        if case .refused(_, let isAddress) = event, isAddress == perAddress {
+                            refused.add(1, ordering: .relaxed)
+                        }
+                    }, onAccept: { $0.delegate = Echo($0) }))
+        }
+        var open: [any Channel] = []
+        for round in 0..<8 {
+            open.append(try await ClientBootstrap(group: group).connect(to: listeners[round % 2].address).get())
+        }
+        while refused.load(ordering: .relaxed) < 5 { await Task.yield() }
+        #expect(configuration.limiter.count == 3)
+        #expect(listeners.map(\.connectionCount).reduce(0, +) == 3)
+        for channel in open { try? await channel.close().get() }
+        while configuration.limiter.count > 0 { await Task.yield() }
+        #expect(refused.load(ordering: .relaxed) == 5)
+        for listener in listeners { await listener.close() }
+    }
+
+    @Test("Exempt addresses count in all only")
+    func exempt() throws {
+        let limiter = ConnectionLimiter(connections: 3, connectionsPerAddress: 1) { $0.ipAddress == "192.0.2.1" }
+        let proxy = try SocketAddress(ipAddress: "192.0.2.1", port: 1)
+        let visitor = try SocketAddress(ipAddress: "2001:db8::1", port: 1)
+        let neighbour = try SocketAddress(ipAddress: "2001:db8::2", port: 1)
+        _ = try limiter.enter(proxy)
+        _ = try limiter.enter(proxy)
+        let admission = try limiter.enter(visitor)
+        #expect(throws: ConnectionLimiter.Refusal.tooManyInAll) { try limiter.enter(neighbour) }
+        limiter.leave(admission)
+        _ = try limiter.enter(visitor)
+        #expect(limiter.count == 3)
+        #expect(throws: ConnectionLimiter.Refusal.tooManyInAll) { try limiter.enter(nil) }
+        let other = ConnectionLimiter(connections: 3, connectionsPerAddress: 1)
+        _ = try other.enter(visitor)
+        #expect(throws: ConnectionLimiter.Refusal.tooManyFromAddress) { try other.enter(neighbour) }
+        #expect(other.count == 1)
+    }
+
     @Test("More connections than allowed are closed at once, and counted down again")
     func limits() async throws {
-        var configuration = Listener.Configuration()
-        configuration.connections = 2
+        let configuration = Listener.Configuration(
+            limiter: ConnectionLimiter(connections: 2, connectionsPerAddress: 10))
         let refused = Atomic<Int>(0)
         let listener = try await Listener.bind(
             to: #require(anyPort), loops: [loops[0]], configuration: configuration,

@@ -207,7 +207,8 @@ func makeWorker(options: GatewayOptions, board: RouteBoard) async throws -> Work
     let settings = WorkerSettings(
         options: options, directory: Directory(domain: options.domain), http: HTTPLimits(), viaName: "test",
         authenticator: NameAuthenticator(), resolver: nil, dialer: try Dialer(), board: board,
-        pool: TaskPool(limit: 8), logger: testLogger, mount: nil)
+        pool: TaskPool(limit: 8), logger: testLogger,
+        limiter: ConnectionLimiter(connections: 100, connectionsPerAddress: 100), mount: nil)
     let loop = testGroup.next()
     return try await loop.submit { WorkerReference(Worker(index: 0, eventLoop: loop, settings: settings)) }.get()
 }

@@ -32,6 +32,55 @@ struct GatewayTrafficTests {
         }
     }
 
+    @Test("Connections are counted over all listeners of the gateway, the ports of tcp tunnels included")
+    func connectionLimits() async throws {
+        try await withGateway({
+            $0.listeners.append(GatewayOptions.Listener(host: "127.0.0.1", port: 0))
+            $0.tunnels.tcpPorts = 0...0
+            $0.limits.connectionsPerAddress = 3
+            $0.threads = 2
+        }) { gateway, port async throws in
+            let second = try #require(try await gateway.boundAddresses().last?.port)
+            let agent = try makeAgent(gateway: port, target: 1, tunnels: [TunnelRequest(name: "db", kind: .tcp)])
+            // Where a second lane comes to another loop, it takes the place of a visitor.
+            try await withAgent(agent) { grants async throws in
+                let tcp = try #require(grants.first?.port)
+                var held: [PausedVisitor.Reference] = []
+                for _ in 0..<3 { held.append(try await PausedVisitor.connect(to: second)) }
+                while await gateway.metrics().refusals[.tooManyConnections, default: 0] == 0 {
+                    held.append(try await PausedVisitor.connect(to: tcp))
+                }
+                #expect(held.count < 16)
+                #expect(await gateway.metrics().openConnections <= 3)
+            }
+        }
+    }
+
+    @Test("Connections to a target that are being opened count")
+    func dialsUnderWay() async throws {
+        // Takes connections and never says anything, so that TLS is never up.
+        let mute = try await Listener.bind(
+            to: SocketAddress(ipAddress: "127.0.0.1", port: 0), loops: Array(testGroup.makeIterator().prefix(1))
+        ) { _ in }
+        let id = "0e1d7b54-0000-4000-8000-00000000001a"
+        try await withGateway({
+            $0.limits.connectionsPerTarget = 1
+            $0.timeouts.connect = .milliseconds(700)
+        }) { gateway, port async throws in
+            _ = try await gateway.register(
+                kiteID: id, url: "https://127.0.0.1:\(mute.address.port ?? 0)/kite", username: "user-a")
+            for _ in 0..<2 {
+                let before = mute.connectionCount
+                async let first = get("/proxy/\(id)/x", port: port)
+                while mute.connectionCount == before { await Task.yield() }
+                #expect(try await get("/proxy/\(id)/x", port: port).hasPrefix("HTTP/1.1 503 "))
+                #expect(try await first.hasPrefix("HTTP/1.1 502 "))
+            }
+            #expect(await gateway.metrics().refusals[.upstreamBusy] == 2)
+        }
+        await mute.close()
+    }
+
     @Test("A visitor who does not read stalls nobody else")
     func slowReader() async throws {
         let (mirror, target) = try await startMirror()

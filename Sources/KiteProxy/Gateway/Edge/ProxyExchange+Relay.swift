@@ -22,7 +22,7 @@ extension ProxyExchange {
         for bytes in heldBody { forward(bytes, on: connection) }
         heldBody = []
         if requestEnded {
-            finishRequest(on: connection, trailers: nil)
+            finishRequest(on: connection, trailers: heldTrailers)
         } else if connection.isWritable {
             exchange.setReading(true)
         }
@@ -50,7 +50,8 @@ extension ProxyExchange {
 
     func exchangeRequestEnded(_ exchange: any Exchange, trailers: HeaderBlock?) {
         requestEnded = true
-        guard exchange.request.bodyLength != .none, let connection else { return }
+        guard exchange.request.bodyLength != .none else { return }
+        guard let connection else { return heldTrailers = trailers }
         finishRequest(on: connection, trailers: trailers)
     }
 

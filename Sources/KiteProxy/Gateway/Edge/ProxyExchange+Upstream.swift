@@ -84,7 +84,9 @@ extension ProxyExchange {
         }
         stage = .connecting
         let current = generation
+        upstream.pool.openingStarted()
         upstream.open(opening()) { [self] result in
+            upstream.pool.openingEnded()
             guard current == generation, stage == .connecting, let upstream = self.upstream else {
                 // The visitor has gone meanwhile.
                 if case .success(let transport) = result {

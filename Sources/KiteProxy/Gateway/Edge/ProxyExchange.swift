@@ -42,6 +42,8 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
     var attempts = 0
     /// What of the body arrived before there was a connection: at most one read.
     var heldBody: [ByteBuffer] = []
+    /// The trailers, where the body ended before there was a connection.
+    var heldTrailers: HeaderBlock?
     /// Tells an opener that comes back late that this is another request by now.
     var generation: UInt64 = 0
     var parkingTimer: WheelTimer?
@@ -165,6 +167,7 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         hasResponded = false
         attempts = 0
         heldBody = []
+        heldTrailers = nil
         worker.give(self)
     }
 }

@@ -25,10 +25,10 @@ final class PublicPort: Sendable {
                 let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
                 // One loop accepts: which loops have lanes of the session is known only then.
                 let listener = try await Listener.bind(
-                    to: address, loops: workers.prefix(1).map(\.eventLoop)
-                ) { visitor in
-                    workers.first?.here.serve(visitor, session: session, tunnel: tunnel)
-                }
+                    to: address, loops: workers.prefix(1).map(\.eventLoop),
+                    configuration: Listener.Configuration(limiter: workers.first?.limiter),
+                    onEvent: { workers.first?.here.notAccepted($0) },
+                    onAccept: { workers.first?.here.serve($0, session: session, tunnel: tunnel) })
                 return PublicPort(number: listener.address.port ?? port, listener: listener)
             } catch {
                 failure = error

@@ -138,6 +138,11 @@ struct DirectTarget: Sendable, Hashable {
     /// Put before the rest of a path URL, such as `/kite`; empty: the rest as it is.
     var path: String
 
+    init(endpoint: Endpoint, path: String) {
+        self.endpoint = endpoint
+        self.path = path
+    }
+
     init(_ url: URLParts) {
         endpoint = url.endpoint
         path = url.path.hasSuffix("/") ? String(url.path.dropLast()) : url.path
