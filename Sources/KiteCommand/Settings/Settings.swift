@@ -19,6 +19,16 @@ package struct Settings: Sendable {
             case .byDefault: "default"
             }
         }
+
+        /// The layer's strength: values of a stronger one hide those of weaker ones.
+        package var strength: Int {
+            switch self {
+            case .flag: 3
+            case .environment: 2
+            case .file: 1
+            case .byDefault: 0
+            }
+        }
     }
     private let values: [String: [String]]
     private let sources: [String: Source]

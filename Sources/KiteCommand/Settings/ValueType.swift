@@ -177,6 +177,14 @@ package struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
 
     package var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 
+    /// Whether a socket for one address takes connections to the other: the same port, and the same host or all hosts.
+    package func overlaps(_ other: ListenAddress) -> Bool {
+        func plain(_ host: String) -> String { host == "localhost" ? "127.0.0.1" : host.lowercased() }
+        let everywhere = ["0.0.0.0", "::"]
+        return port == other.port && port != 0
+            && (plain(host) == plain(other.host) || everywhere.contains(host) || everywhere.contains(other.host))
+    }
+
     /// Whether only this machine reaches it.
     package var isLoopback: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") }
 

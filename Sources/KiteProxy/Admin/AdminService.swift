@@ -29,9 +29,8 @@ final class AdminService: Service {
     static func bind(_ address: ListenAddress, source: any AdminSource, logger: Logger) async throws -> AdminService {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let tasks = TaskPool(limit: 64)
-        var configuration = Listener.Configuration()
-        configuration.connections = 256
-        configuration.connectionsPerAddress = 256
+        let configuration = Listener.Configuration(
+            limiter: ConnectionLimiter(connections: 256, connectionsPerAddress: 256))
         var limits = HTTPLimits()
         limits.bodyBytes = 4096
         let ready = limits

@@ -9,6 +9,8 @@ struct GatewayConfiguration: Sendable {
     let dataDirectory: String
     /// Where the kite key is or will be.
     let kiteKeyPath: String
+    /// Whether Kontrol runs inside the gateway.
+    let usesEmbeddedKontrol: Bool
     /// Certificate and key files, pair by pair.
     let certificates: [(certificate: String, key: String)]
 
@@ -33,22 +35,26 @@ struct GatewayConfiguration: Sendable {
         if !settings[GatewaySettings.listenTLS].isEmpty, files.isEmpty {
             problems.append("`listen-tls` needs a certificate: give `tls-cert` and `tls-key`")
         }
-        if settings.isGiven("kontrol-url"), settings.isGiven("kontrol-listen") {
+        let (kontrolURL, kontrolListen) = (settings.source("kontrol-url"), settings.source("kontrol-listen"))
+        // An image or a unit file may set `kontrol-listen`; whoever names a Kontrol in a stronger place means that one, and the other
+        // way round.
+        usesEmbeddedKontrol = kontrolListen.strength >= kontrolURL.strength
+        if settings.isGiven("kontrol-url"), kontrolListen.strength == kontrolURL.strength {
             problems.append(
                 "`kontrol-url` means an existing Kontrol and `kontrol-listen` the embedded one: give only one of them")
         }
         var listeners: [(String, ListenAddress)] = settings[GatewaySettings.listen].map { ("listen", $0) }
         listeners += settings[GatewaySettings.listenTLS].map { ("listen-tls", $0) }
         listeners.append(("admin-listen", settings[GatewaySettings.adminListen]))
-        if !settings.isGiven("kontrol-url") {
+        if usesEmbeddedKontrol {
             listeners.append(("kontrol-listen", settings[GatewaySettings.kontrolListen]))
         }
-        var seen: [ListenAddress: String] = [:]
-        for (key, address) in listeners where address.port != 0 {
-            if let other = seen[address] {
-                problems.append("`\(key)` and `\(other)` both say \(address): give each its own port")
-            }
-            seen[address] = key
+        for (index, (key, address)) in listeners.enumerated() {
+            guard let (other, taken) = listeners[..<index].first(where: { $0.1.overlaps(address) }) else { continue }
+            problems.append(
+                taken == address
+                    ? "`\(key)` and `\(other)` both say \(address): give each its own port"
+                    : "`\(key)` says \(address) and `\(other)` \(taken), which includes it: give each its own port")
         }
         if let url = settings[GatewaySettings.publicURL], !url.path.isEmpty, url.path != "/" {
             problems.append("`public-url` must not have a path: \(url)")

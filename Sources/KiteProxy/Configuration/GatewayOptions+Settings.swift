@@ -13,15 +13,15 @@ extension GatewayConfiguration {
         options.publicURL = settings[GatewaySettings.publicURL].map { "\($0.scheme)://\($0.authority)" }
         options.domain = settings[GatewaySettings.domain]
         options.threads = threads
-        options.trustedProxies = settings[GatewaySettings.trustedProxies].compactMap(AddressRange.init)
+        options.trustedProxies = settings[GatewaySettings.trustedProxies]
         options.directTargets =
             switch settings[GatewaySettings.directLoopback] {
-            case .auto: .derived
+            case .auto: isOpenToOthers ? .refusingLoopback : .derived
             case .allow: .allowingLoopback
             case .refuse: .refusingLoopback
             }
-        options.directTargets.allowed = settings[GatewaySettings.directAllow].compactMap(AddressRange.init)
-        options.directTargets.denied = settings[GatewaySettings.directDeny].compactMap(AddressRange.init)
+        options.directTargets.allowed = settings[GatewaySettings.directAllow]
+        options.directTargets.denied = settings[GatewaySettings.directDeny]
         options.isAccessLogged = settings[GatewaySettings.accessLog]
         options.limits = limits
         options.timeouts = timeouts
@@ -34,6 +34,13 @@ extension GatewayConfiguration {
         options.tunnels.tunnelsPerSession = settings[GatewaySettings.tunnelsPerSession]
         options.tunnels.namesPerUser = settings[GatewaySettings.namesPerUser]
         return options
+    }
+
+    /// Whether something in front of the gateway lets others in, so that listening on loopback does not mean a machine of one's own.
+    private var isOpenToOthers: Bool {
+        if !settings[GatewaySettings.trustedProxies].isEmpty { return true }
+        guard let host = settings[GatewaySettings.publicURL]?.host else { return false }
+        return !ListenAddress(host: host, port: 0).isLoopback && !host.hasSuffix(".localhost")
     }
 
     private var limits: GatewayOptions.Limits {

@@ -1,5 +1,6 @@
 /// The settings of `kiteproxy`: the one description from which flags' help, validation, `check` and docs/configuration.md derive.
 import KiteCommand
+import KiteGateway
 import NIOCore
 
 /// Every setting of the gateway, in the order of the documentation.
@@ -62,18 +63,19 @@ enum GatewaySettings {
 
     // MARK: Trust
 
-    static let trustedProxies = Setting<[String]>.list(
+    static let trustedProxies = Setting<[AddressRange]>.list(
         "trusted-proxy", .addressRange, default: [],
         meaning: "Proxies in front of the gateway: their `Forwarded` and `X-Forwarded-*` are believed, others' replaced"
     )
     static let directLoopback = Setting<LoopbackPolicy>.single(
         "direct-loopback", .choice, default: .auto,
         meaning:
-            "Whether kites may register loopback addresses; `auto`: only where the gateway listens on loopback alone")
-    static let directAllow = Setting<[String]>.list(
+            "Whether kites may register loopback addresses; `auto`: only where the gateway listens on loopback alone and neither `public-url` nor `trusted-proxy` says that something in front lets others in"
+    )
+    static let directAllow = Setting<[AddressRange]>.list(
         "direct-allow", .addressRange, default: [],
         meaning: "Addresses that kites may register whatever else says no")
-    static let directDeny = Setting<[String]>.list(
+    static let directDeny = Setting<[AddressRange]>.list(
         "direct-deny", .addressRange, default: [],
         meaning: "Addresses that kites may not register, besides link-local and multicast ones")
 
@@ -89,7 +91,7 @@ enum GatewaySettings {
         meaning: "Public ports that tcp tunnels may get; `0` lets the system choose",
         atLimit: "tcp tunnels beyond are refused")
     static let tunnelsPerSession = Setting<Int>.single(
-        "max-tunnels-per-agent", .integer(1...4096), default: 64, meaning: "Tunnels of one agent",
+        "max-tunnels-per-agent", .integer(1...64), default: 64, meaning: "Tunnels of one agent",
         atLimit: "further tunnels of the agent are refused")
     static let namesPerUser = Setting<Int>.single(
         "max-names-per-user", .integer(1...1_000_000), default: 256, meaning: "Names that one user may hold",
@@ -217,17 +219,15 @@ enum LoopbackPolicy: String, Sendable, CaseIterable {
     case auto, allow, refuse
 }
 
-extension ValueType where Value == String {
+extension ValueType where Value == AddressRange {
     /// An IP address, or a range of them such as `10.0.0.0/8`.
     static var addressRange: Self {
         ValueType(placeholder: "CIDR", range: "IP address or range such as `10.0.0.0/8`") {
             (text) throws(InvalidValue) in
-            let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
-            guard let first = parts.first, let address = try? SocketAddress(ipAddress: String(first), port: 0),
-                parts.count == 1
-                    || (Int(parts[1]).map { (0...(address.protocol == .inet ? 32 : 128)).contains($0) } == true)
-            else { throw InvalidValue("an IP address or a range such as `10.0.0.0/8` or `2001:db8::/32`") }
-            return text
+            guard let range = AddressRange(text) else {
+                throw InvalidValue("an IP address or a range such as `10.0.0.0/8` or `2001:db8::/32`")
+            }
+            return range
         } describe: {
             "`\($0)`"
         }

@@ -28,7 +28,7 @@ struct GatewayServices: Sendable {
         var kontrol: KontrolListener?
         let key: KiteKey
         let verifier: TokenVerifier
-        if settings.isGiven("kontrol-url") {
+        if !configuration.usesEmbeddedKontrol {
             key = try Self.readKey(configuration)
             do throws(KeyError) {
                 verifier = TokenVerifier(

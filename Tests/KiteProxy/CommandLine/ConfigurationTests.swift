@@ -2,6 +2,7 @@
 import ArgumentParser
 import Foundation
 import KiteCommand
+import KiteGateway
 import Testing
 
 @testable import KiteProxy
@@ -36,7 +37,7 @@ struct ConfigurationTests {
     func everySetting() throws {
         let samples = [
             "HOST:PORT": "127.0.0.1:1", "FILE": "/f", "DIR": "/d", "URL": "http://a:1", "NAME": "name", "HOST": "host",
-            "CIDR": "10.0.0.0/8", "FIRST-LAST": "1-2", "N": "100", "SIZE": "8KiB", "TIME": "60s", "": "true",
+            "CIDR": "10.0.0.0/8", "FIRST-LAST": "1-2", "N": "60", "SIZE": "8KiB", "TIME": "60s", "": "true",
         ]
         var flags: [String] = []
         var environment: [String: String] = [:]
@@ -74,6 +75,18 @@ struct ConfigurationTests {
             (["--tls-cert", "/c"], "give one key for each certificate"),
             (["--kontrol-url", "http://a/kite", "--kontrol-listen", "a:1"], "give only one of them"),
             (["--listen", "127.0.0.1:3998"], "`admin-listen` and `listen` both say 127.0.0.1:3998"),
+            (
+                ["--listen", "0.0.0.0:3998"],
+                "`admin-listen` says 127.0.0.1:3998 and `listen` 0.0.0.0:3998, which includes it"
+            ),
+            (
+                ["--listen", "[::]:4000"],
+                "`kontrol-listen` says 127.0.0.1:4000 and `listen` [::]:4000, which includes it"
+            ),
+            (["--listen", "localhost:3998"], "`admin-listen` says 127.0.0.1:3998 and `listen` localhost:3998"),
+            (["--direct-deny", "10.0.0.0/+8"], "--direct-deny: `10.0.0.0/+8` is not valid"),
+            (["--trusted-proxy", "::ffff:10.0.0.0/8"], "--trusted-proxy: `::ffff:10.0.0.0/8` is not valid"),
+            (["--max-tunnels-per-agent", "65"], "1 to 64"),
             (["--public-url", "http://a/b"], "`public-url` must not have a path"),
             (["--max-parked-per-route", "10", "--max-parked", "5"], "lower it or raise `max-parked`"),
             (["--listen", "nowhere"], "--listen: `nowhere` is not valid: it must be HOST:PORT"),
@@ -82,6 +95,30 @@ struct ConfigurationTests {
     func contradictions(arguments: [String], expected: String) {
         let problems = #expect(throws: SettingProblems.self) { try load(arguments) }
         #expect(problems?.description.contains(expected) == true, "\(String(describing: problems))")
+    }
+
+    @Test("Of an existing Kontrol and the embedded one the one given in the stronger place counts")
+    func kontrol() throws {
+        let image = ["KITEPROXY_KONTROL_LISTEN": "0.0.0.0:4000"]
+        #expect(try load([], environment: image).usesEmbeddedKontrol)
+        #expect(try !load(["--kontrol-url", "http://a/kite"], environment: image).usesEmbeddedKontrol)
+        #expect(
+            try load(["--kontrol-listen", "b:1"], environment: ["KITEPROXY_KONTROL_URL": "http://a/kite"])
+                .usesEmbeddedKontrol)
+        #expect(try !load([], environment: ["KITEPROXY_KONTROL_URL": "http://a/kite"]).usesEmbeddedKontrol)
+    }
+
+    @Test("A gateway on loopback that others reach through a front gives nobody its loopback services")
+    func loopbackTargets() throws {
+        let listen = ["--listen", "127.0.0.1:3999"]
+        #expect(try load(listen).gatewayOptions.directTargets == .derived)
+        #expect(try load(listen + ["--public-url", "http://localhost:3999"]).gatewayOptions.directTargets == .derived)
+        #expect(
+            try load(listen + ["--public-url", "https://gateway.example"]).gatewayOptions.directTargets
+                == .refusingLoopback)
+        #expect(try load(listen + ["--trusted-proxy", "127.0.0.1"]).gatewayOptions.directTargets == .refusingLoopback)
+        let allowed = listen + ["--trusted-proxy", "127.0.0.1", "--direct-loopback", "allow"]
+        #expect(try load(allowed).gatewayOptions.directTargets == .allowingLoopback)
     }
 
     @Test("Certificate files that cannot be read are named")

@@ -11,11 +11,13 @@ package struct AddressRange: Sendable, Hashable, CustomStringConvertible {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard let first = parts.first, let address = AddressBytes(String(first)) else { return nil }
         self.address = address
+        // An IPv4 address written as an IPv6 one: the first 96 bits are not part of it.
+        let mappedBits = address.bitCount == 32 && first.contains(":") ? 96 : 0
         if parts.count == 2 {
             guard parts[1].allSatisfy(\.isASCII), parts[1].allSatisfy(\.isNumber), let length = Int(parts[1]),
-                length <= address.bitCount
+                (mappedBits...mappedBits + address.bitCount).contains(length)
             else { return nil }
-            prefixLength = length
+            prefixLength = length - mappedBits
         } else {
             prefixLength = address.bitCount
         }
