@@ -81,7 +81,7 @@ public struct KiteConfiguration: Sendable {
     }
 
     /// The settings from `KITE_USERNAME`, `KITE_ENVIRONMENT`, `KITE_REGION`, `KITE_IP`, `KITE_PORT`, `KITE_KONTROL_URL`,
-    /// `KITE_TRANSPORT`, `KITE_TIMEOUT`, `KITE_HANDSHAKE_TIMEOUT` (such as `4s`, `500ms`, `1m`) and `KITE_PROXY_URL`, and the
+    /// `KITE_TRANSPORT`, `KITE_TIMEOUT`, `KITE_HANDSHAKE_TIMEOUT` (such as `4s`, `500ms`, `1m30s`) and `KITE_PROXY_URL`, and the
     /// kite key at its usual place (`KITE_HOME`) where there is one. Reads a file: not for event loops.
     /// - Parameter variables: the environment; that of the process where nil.
     /// - Throws: ``InvalidSetting`` for a variable that makes no sense, ``KeyError`` for a kite key that cannot be read.
@@ -130,16 +130,27 @@ public struct KiteConfiguration: Sendable {
         }
     }
 
-    /// A duration as Go writes it, of one unit.
+    /// A duration as Go writes it: numbers with their units, which are summed.
     private static func duration(_ text: String, _ name: String) throws(InvalidSetting) -> Duration {
-        let units: [(suffix: String, seconds: Double)] = [("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600)]
-        for unit in units where text.hasSuffix(unit.suffix) {
-            guard let count = Double(text.dropLast(unit.suffix.count)), count > 0, count * unit.seconds <= 86400 else {
+        let units = [
+            "ns": 1e-9, "us": 1e-6, "\u{B5}s": 1e-6, "\u{3BC}s": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600,
+        ]
+        var seconds = 0.0
+        var rest = text[...]
+        while !rest.isEmpty {
+            let digits = rest.prefix { $0.isASCII && $0.isNumber || $0 == "." }
+            let unit = rest.dropFirst(digits.count).prefix { !($0.isASCII && $0.isNumber || $0 == ".") }
+            guard let count = Double(digits), let factor = units[String(unit)] else {
+                seconds = 0
                 break
             }
-            return .seconds(count * unit.seconds)
+            seconds += count * factor
+            rest = rest.dropFirst(digits.count + unit.count)
         }
-        throw InvalidSetting(name: name, reason: "a time of at most 24h such as 4s, 500ms or 1m is expected")
+        guard seconds > 0, seconds <= 86400 else {
+            throw InvalidSetting(name: name, reason: "a time of at most 24h such as 4s, 500ms or 1m30s is expected")
+        }
+        return .seconds(seconds)
     }
 
     private static func machineName() -> String {

@@ -21,11 +21,25 @@ import Testing
     @Test(arguments: [
         ("KITE_PORT", "x"), ("KITE_PORT", "65536"), ("KITE_PORT", "-1"), ("KITE_TRANSPORT", "carrier pigeon"),
         ("KITE_TIMEOUT", "4"), ("KITE_TIMEOUT", "-4s"), ("KITE_TIMEOUT", "1e9h"), ("KITE_TIMEOUT", "nans"),
+        ("KITE_TIMEOUT", "1m30"), ("KITE_TIMEOUT", "m30s"), ("KITE_TIMEOUT", "1m 30s"), ("KITE_TIMEOUT", "0s"),
+        ("KITE_TIMEOUT", "23h61m"), ("KITE_TIMEOUT", "1.2.3s"), ("KITE_TIMEOUT", "1d"), ("KITE_TIMEOUT", "."),
     ])
     func nonsenseIsNamed(_ name: String, _ value: String) {
         #expect { try KiteConfiguration.fromEnvironment([name: value, "KITE_HOME": "/nonexistent"]) } throws: {
             ($0 as? KiteConfiguration.InvalidSetting)?.name == name
         }
+    }
+
+    @Test(arguments: [
+        ("1m30s", Duration.seconds(90)), ("1h0m0.5s", .milliseconds(3_600_500)), ("1.5h", .seconds(5400)),
+        ("24h", .seconds(86400)), ("250us", .microseconds(250)), ("3\u{B5}s", .microseconds(3)),
+        (".5s", .milliseconds(500)),
+    ])
+    func timesAreReadAsGoWritesThem(_ text: String, _ duration: Duration) throws {
+        let configuration = try KiteConfiguration.fromEnvironment([
+            "KITE_TIMEOUT": text, "KITE_HOME": "/nonexistent",
+        ])
+        #expect(abs((configuration.timeout - duration) / .nanoseconds(1)) < 10, "\(text)")
     }
 
     @Test func idsAreRandomUUIDs() {
