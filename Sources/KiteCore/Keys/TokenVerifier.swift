@@ -50,16 +50,29 @@ public final class TokenVerifier: Sendable {
     }
     private let state: Mutex<State>
     private let now: @Sendable () -> Int64
+    private let learns: Bool
+    /// The most keys of one issuer, and the most issuers, that are learnt; the one learnt longest ago goes.
+    private static let maximumLearnt = 4
 
     /// - Parameters:
     ///   - issuers: whose signatures are believed.
     ///   - cacheCapacity: how many verified credentials are remembered.
     ///   - now: seconds since 1970.
-    public init(
+    public convenience init(
         trusting issuers: [TrustedIssuer], cacheCapacity: Int = 1024,
         now: @escaping @Sendable () -> Int64 = secondsSince1970
     ) {
+        self.init(trusting: issuers, cacheCapacity: cacheCapacity, learns: true, now: now)
+    }
+
+    /// - Parameter learns: false for whom ``learn(_:of:)`` is to do nothing: the verifier of a Kontrol in this process, which is the
+    ///   source of all keys.
+    package init(
+        trusting issuers: [TrustedIssuer], cacheCapacity: Int = 1024, learns: Bool,
+        now: @escaping @Sendable () -> Int64 = secondsSince1970
+    ) {
         state = Mutex(State(issuers: issuers, cache: VerificationCache(capacity: cacheCapacity)))
+        self.learns = learns
         self.now = now
     }
 
@@ -69,6 +82,20 @@ public final class TokenVerifier: Sendable {
             guard $0.issuers != issuers else { return }
             $0.issuers = issuers
             $0.cache.removeAll()
+        }
+    }
+
+    /// Trusts a further key of an issuer, which Kontrol signs with from now on. What the keys before have signed stays good: others
+    /// come with it for a while yet.
+    public func learn(_ key: KontrolPublicKey, of issuer: String) {
+        guard learns else { return }
+        state.withLock { state in
+            let known = state.issuers.first { $0.name == issuer }?.keys ?? []
+            guard known.first != key else { return }
+            let keys = [key] + known.filter { $0 != key }.prefix(Self.maximumLearnt - 1)
+            let others = state.issuers.filter { $0.name != issuer }.prefix(Self.maximumLearnt - 1)
+            state.issuers = [TrustedIssuer(name: issuer, keys: keys)] + others
+            state.cache.removeAll()
         }
     }
 

@@ -16,6 +16,8 @@ public final class KontrolClient: Service {
         var key: KiteKey
         var tokens: [KontrolQuery: (token: String, expiresAt: Int64)] = [:]
         var renewals: [TokenRenewal] = []
+        /// From so many renewals on those nobody needs any more are taken out.
+        var tidyAt = 64
     }
 
     /// The kite that it acts for.
@@ -24,24 +26,28 @@ public final class KontrolClient: Service {
     public let client: KiteClient
     private let credentials: KiteCredentials
     private let connector: KiteConnector
+    private let verifier: TokenVerifier?
     private let state: Mutex<State>
     private let now: @Sendable () -> Int64
     private let keyChange: (@Sendable (KiteKey) -> Void)?
 
     /// - Parameters:
     ///   - kite: its configuration names Kontrol's URL and the kite key, unless they are given here.
+    ///   - verifier: learns the keys with which Kontrol signs from now on; where nil, the kite's authenticator if it is a
+    ///     ``TokenVerifier``. Whoever judges callers otherwise sees to that without this client.
     ///   - onKeyChange: called when Kontrol has given the kite a new key, to be kept in its file. The kite itself uses it already.
     /// - Throws: ``KontrolError`` with `invalidRegistration` when there is no URL or no kite key.
     public convenience init(
         kite: Kite, url: String? = nil, key: KiteKey? = nil, connector: @escaping KiteConnector,
-        onKeyChange: (@Sendable (KiteKey) -> Void)? = nil
+        verifier: TokenVerifier? = nil, onKeyChange: (@Sendable (KiteKey) -> Void)? = nil
     ) throws(KontrolError) {
         try self.init(
-            kite: kite, url: url, key: key, connector: connector, now: secondsSince1970, onKeyChange: onKeyChange)
+            kite: kite, url: url, key: key, connector: connector, verifier: verifier, now: secondsSince1970,
+            onKeyChange: onKeyChange)
     }
 
     package init(
-        kite: Kite, url: String?, key: KiteKey?, connector: @escaping KiteConnector,
+        kite: Kite, url: String?, key: KiteKey?, connector: @escaping KiteConnector, verifier: TokenVerifier? = nil,
         now: @escaping @Sendable () -> Int64,
         onKeyChange: (@Sendable (KiteKey) -> Void)?
     ) throws(KontrolError) {
@@ -53,6 +59,7 @@ public final class KontrolClient: Service {
         }
         self.kite = kite
         self.connector = connector
+        self.verifier = verifier ?? kite.authenticator as? TokenVerifier
         self.now = now
         keyChange = onKeyChange
         credentials = .kiteKey(key.text)
@@ -97,7 +104,7 @@ public final class KontrolClient: Service {
         return token
     }
 
-    /// Asks for the key with which Kontrol signs now, and trusts it.
+    /// Asks for the key with which Kontrol signs now, and trusts it besides those it trusted before.
     /// - Throws: ``KontrolError``.
     @discardableResult
     public func publicKey() async throws -> KontrolPublicKey {
@@ -117,8 +124,7 @@ public final class KontrolClient: Service {
         } catch {
             throw KontrolError(.invalidAnswer, "Kontrol's key is not usable: \(error.message)")
         }
-        // Whoever made the kite may have given it another judge; that is then the judge's business.
-        (kite.authenticator as? TokenVerifier)?.trust([TrustedIssuer(name: self.key.kontrolUsername, keys: [key])])
+        verifier?.learn(key, of: self.key.kontrolUsername)
         return key
     }
 
@@ -133,8 +139,12 @@ public final class KontrolClient: Service {
         }
         let expiry = (try? SignedToken(parsing: other.token))?.claims.expiresAt
         if let expiry {
-            state.withLock {
-                $0.renewals.append(TokenRenewal(credentials: credentials, kiteID: id, expiresAt: expiry))
+            state.withLock { state in
+                if state.renewals.count >= state.tidyAt {
+                    state.renewals.removeAll { $0.credentials == nil }
+                    state.tidyAt = max(64, 2 * state.renewals.count)
+                }
+                state.renewals.append(TokenRenewal(credentials: credentials, kiteID: id, expiresAt: expiry))
             }
         }
         return credentials
@@ -144,6 +154,9 @@ public final class KontrolClient: Service {
     public func client(of other: KontrolKite) -> KiteClient {
         KiteClient(url: other.url, as: kite, credentials: credentials(for: other), connector: connector)
     }
+
+    /// How many tokens are watched for their expiry.
+    var renewalCount: Int { state.withLock { $0.renewals.count } }
 
     private func keepRenewing() async {
         while !Task.isCancelled {

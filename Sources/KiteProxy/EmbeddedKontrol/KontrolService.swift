@@ -68,7 +68,7 @@ public actor KontrolService: Service {
         self.options = options
         self.logger = logger
         ring = try await KeyRing(issuer: identity.username, store: store, directory: directory)
-        verifier = TokenVerifier(trusting: [ring.trustedIssuer], now: options.now)
+        verifier = TokenVerifier(trusting: [ring.trustedIssuer], learns: false, now: options.now)
         registry = Registry(limits: options.limits)
         let now = options.now()
         for stored in try await store.kites(storedSince: now - options.limits.storedLifetime) {

@@ -194,6 +194,31 @@ struct TokenVerifierTests {
         #expect(await refusal(.token(token), by: verifier) == nil)
     }
 
+    @Test func learnsABoundedNumberOfKeysAndKeepsTheOldOnes() async throws {
+        let (old, new) = (try await Keys.trusted, try await Keys.other)
+        let verifier = try await verifier()
+        let token = try await old.sign(tokenClaims())
+        #expect(await refusal(.token(token), by: verifier) == nil)
+        verifier.learn(new.publicKey, of: "kontrol")
+        for pair in [old, new] {
+            let token = try await pair.sign(tokenClaims())
+            #expect(await refusal(.token(token), by: verifier) == nil)
+        }
+        for number in 0..<10 {
+            verifier.learn(old.publicKey, of: "kontrol")
+            verifier.learn(new.publicKey, of: number.isMultiple(of: 2) ? "kontrol" : "issuer \(number)")
+        }
+        #expect(verifier.trustedIssuers.count == 4)
+        #expect(verifier.trustedIssuers.first { $0.name == "kontrol" }?.keys == [old.publicKey, new.publicKey])
+        var other: [KontrolKeyPair] = []
+        for _ in 0..<3 { other.append(try await KontrolKeyPair.generate()) }
+        for pair in other { verifier.learn(pair.publicKey, of: "kontrol") }
+        let keys = verifier.trustedIssuers.first { $0.name == "kontrol" }?.keys
+        #expect(keys == other.reversed().map(\.publicKey) + [old.publicKey])
+        let forgotten = try await new.sign(tokenClaims())
+        #expect(await refusal(.token(forgotten), by: verifier) == "token: token is expired")
+    }
+
     @Test func aRememberedTokenIsStillCheckedAgainstTheKite() async throws {
         let verifier = try await verifier()
         let token = try await Keys.trusted.sign(tokenClaims())
