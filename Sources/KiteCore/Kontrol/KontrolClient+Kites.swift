@@ -19,14 +19,13 @@ extension KontrolClient: KiteResolver {
     /// - Throws: ``KontrolError``.
     public func kite(id: String) async throws -> KontrolKite? {
         guard !id.isEmpty else { return nil }
+        let found: [KontrolKite]
         do {
-            if let found = try await kites(matching: KontrolQuery(id: id)).first(where: { $0.identity.id == id }) {
-                return found
-            }
-        } catch let error as KontrolError where error.code == .refused {
-            // Not by id, then.
+            found = try await kites(matching: KontrolQuery(id: id))
+        } catch let error as KontrolError where error.code == .refused || error.code == .invalidQuery {
+            found = try await kites(matching: KontrolQuery(username: key.username))
         }
-        return try await kites(matching: KontrolQuery(username: key.username)).first { $0.identity.id == id }
+        return found.first { $0.identity.id == id }
     }
 
     /// Tells of the kites that a query matches: first those that are there, then every one that comes or goes, until the task is
@@ -50,8 +49,14 @@ extension KontrolClient: KiteResolver {
             backoff.reset()
             // One more than a reconnect costs is better than a busy loop.
             _ = backoff.next()
-            try await subscription.synchronise(&known, body)
-            try await subscription.follow(&known, body)
+            do {
+                try await subscription.synchronise(&known, body)
+                try await subscription.follow(&known, body)
+            } catch {
+                await subscription.end()
+                throw error
+            }
+            await subscription.end()
         }
     }
 }
@@ -72,6 +77,11 @@ private struct KiteWatch: Sendable {
         var result: KiteEvent?
     }
 
+    private let kontrol: KontrolClient
+    private let id: String
+    private let function: DnodeFunction
+    /// The connection that it was made on.
+    private let remote: RemoteKite?
     private let kites: [KontrolKite]
     private let messages: AsyncStream<Message>
     private let message: AsyncStream<Message>.Continuation
@@ -83,17 +93,40 @@ private struct KiteWatch: Sendable {
             // A lost event would leave a wrong picture: subscribe anew.
             if case .dropped = message.yield(received) { message.finish() }
         }
+        self.kontrol = kontrol
+        self.function = function
         self.messages = messages
         self.message = message
         // Before the call, so that no disconnect is missed.
         connectionEvents = kontrol.client.events()
-        let answer: GetKitesResponse = try await kontrol.tell(
-            "getKites", KitesRequest(query: query, watchCallback: function, watchHandler: function))
-        guard answer.watcherID != nil else {
-            throw KontrolError(.refused, "This Kontrol does not tell of changes")
+        do {
+            let answer: GetKitesResponse = try await kontrol.tell(
+                "getKites", KitesRequest(query: query, watchCallback: function, watchHandler: function))
+            guard let id = answer.watcherID else {
+                throw KontrolError(.refused, "This Kontrol does not tell of changes")
+            }
+            self.id = id
+            kites = answer.kites
+        } catch {
+            kontrol.client.remote?.release(function)
+            throw error
         }
-        kites = answer.kites
+        remote = kontrol.client.remote
     }
+
+    /// Tells Kontrol that nobody listens any more, unless the connection has ended, and with it the subscription.
+    func end() async {
+        message.finish()
+        guard let remote, !remote.isClosed, kontrol.client.remote == remote else { return }
+        remote.release(function)
+        // Also in a task that has been cancelled, in which nothing can be called: so in one of its own, whose end is awaited.
+        await Task { [kontrol, id] in
+            _ = try? await kontrol.client.call("cancelWatcher", arguments: [.string(id)], timeout: Self.farewell)
+        }.value
+    }
+
+    /// How long Kontrol may take to answer that a subscription has ended.
+    private static let farewell = Duration.seconds(2)
 
     /// Tells the difference between what was known and what is there now.
     func synchronise(
@@ -115,14 +148,7 @@ private struct KiteWatch: Sendable {
     func follow(
         _ known: inout [String: KiteIdentity], _ body: @Sendable (KiteEvent) async throws -> Void
     ) async throws {
-        let ending = Task { [connectionEvents, message] in
-            for await event in connectionEvents {
-                if case .disconnected = event { break }
-            }
-            message.finish()
-        }
-        // Owned here: ended before this returns, whatever happens.
-        defer { ending.cancel() }
+        async let _: Void = finishWithConnection()
         for await received in messages {
             guard let event = received.result else { break }
             switch event.action {
@@ -132,5 +158,12 @@ private struct KiteWatch: Sendable {
             try await body(event)
         }
         try Task.checkCancellation()
+    }
+
+    private func finishWithConnection() async {
+        for await event in connectionEvents {
+            if case .disconnected = event { break }
+        }
+        message.finish()
     }
 }

@@ -143,13 +143,55 @@ struct KontrolClientTests {
                 let key = try #require(received.withLock { $0 })
                 #expect(try key.kontrolPublicKey() == second.publicKey)
                 #expect(kontrol.key == key)
-                // From now on the kite judges by the new key, and shows the new one.
+                // From now on the kite judges by the new key too, and shows the new one.
                 let verifier = try #require(math.authenticator as? TokenVerifier)
-                #expect(verifier.trustedIssuers.flatMap(\.keys) == [second.publicKey])
+                #expect(verifier.trustedIssuers.flatMap(\.keys) == [second.publicKey, try await Keys.first.publicKey])
                 received.withLock { $0 = nil }
                 try await kontrol.register(url: "http://math/kite")
                 #expect(received.withLock { $0 } == nil)
             }
+        }
+    }
+
+    @Test func theVerifierOfTheKontrolItselfIsNobodysToChange() async throws {
+        try await withWorld { world in
+            let (first, second) = (try await Keys.first, try await Keys.second)
+            // The gateway's own kite judges by the embedded Kontrol's verifier.
+            var configuration = KiteConfiguration()
+            configuration.apply(
+                try await TokenIssuer(issuer: "kontrol", keyPair: first).kiteKey(
+                    for: "kontrol", kontrolURL: Self.url, now: 0))
+            configuration.environment = "dev"
+            let gateway = Kite(
+                name: "proxy", version: "1.0.0", configuration: configuration, authenticator: world.service.verifier,
+                logger: quiet)
+            let kontrol = try world.client(gateway)
+            try await prepare(world.directory, with: second)
+            await world.service.reloadKeys()
+            let trusted = world.service.verifier.trustedIssuers
+            #expect(trusted.flatMap(\.keys) == [second.publicKey, first.publicKey])
+            try await running([kontrol]) {
+                try await kontrol.register(url: "http://proxy/kite")
+                #expect(try kontrol.key.kontrolPublicKey() == second.publicKey)
+                try await kontrol.publicKey()
+            }
+            #expect(world.service.verifier.trustedIssuers == trusted)
+            try await world.service.enter(identity("old"))
+        }
+    }
+
+    @Test func aVerifierGivenToTheClientLearnsNewKeys() async throws {
+        try await withWorld { world in
+            let (first, second) = (try await Keys.first.publicKey, try await Keys.second.publicKey)
+            let verifier = TokenVerifier(trusting: [TrustedIssuer(name: "kontrol", keys: [first])])
+            let math = try await world.kite("math")
+            let kontrol = try KontrolClient(
+                kite: math, connector: world.network.connector, verifier: verifier)
+            try await prepare(world.directory, with: Keys.second)
+            await world.service.reloadKeys()
+            try await running([kontrol]) { try await kontrol.register(url: "http://math/kite") }
+            #expect(verifier.trustedIssuers == [TrustedIssuer(name: "kontrol", keys: [second, first])])
+            #expect((math.authenticator as? TokenVerifier)?.trustedIssuers.flatMap(\.keys) == [first])
         }
     }
 
@@ -229,6 +271,93 @@ struct KontrolClientTests {
                 try await eventually { events.withLock { $0.count } == 3 }
                 #expect(events.withLock { $0 } == ["REGISTER math", "REGISTER fs", "DEREGISTER math"])
             }
+        }
+    }
+
+    @Test func aWatcherThatEndsIsNoneOfKontrolsAnyMore() async throws {
+        struct Enough: Error {}
+        try await withWorld { world in
+            try await world.service.register(local: identity("math"), url: "http://math/kite")
+            let kontrol = try world.client(try await world.kite("exp"))
+            let query = KontrolQuery(username: "kontrol")
+            try await running([kontrol]) {
+                // Kontrol lets a connection have 64 at a time.
+                for round in 0..<70 {
+                    if round.isMultiple(of: 2) {
+                        await #expect(throws: Enough.self) { try await kontrol.watch(query) { _ in throw Enough() } }
+                    } else {
+                        let told = AsyncStream<Void>.makeStream()
+                        let watching = Task { try await kontrol.watch(query) { _ in told.continuation.yield() } }
+                        for await _ in told.stream { break }
+                        watching.cancel()
+                        await #expect(throws: CancellationError.self) { try await watching.value }
+                    }
+                    #expect(world.server.sessions.withLock { $0.count } == 0)
+                }
+            }
+        }
+    }
+
+    /// Answers `getKites` as a test wants, and counts.
+    func answering(
+        _ world: World, at url: String, _ answer: @escaping @Sendable (KontrolQuery) throws -> GetKitesResponse
+    ) -> KontrolQueries {
+        let queries = KontrolQueries()
+        let kontrol = Kite(name: "kontrol", version: "1.0.0", authenticator: .anyone, logger: quiet)
+        kontrol.handle("getKites") { request in
+            let arguments: KontrolQueries.Arguments = try request.argument(0)
+            queries.all.withLock { $0.append(arguments.query) }
+            return try answer(arguments.query)
+        }
+        world.network.add(kontrol, at: url)
+        return queries
+    }
+
+    final class KontrolQueries: Sendable {
+        struct Arguments: Decodable { let query: KontrolQuery }
+        let all = Mutex<[KontrolQuery]>([])
+    }
+
+    @Test func anUnknownIDIsAskedForOnce() async throws {
+        try await withWorld { world in
+            let queries = answering(world, at: Self.url) { _ in GetKitesResponse(kites: []) }
+            let kontrol = try world.client(try await world.kite("exp"))
+            try await running([kontrol]) {
+                let found = try await kontrol.kite(id: "nobody")
+                #expect(found == nil)
+                #expect(queries.all.withLock { $0 } == [KontrolQuery(id: "nobody")])
+            }
+        }
+    }
+
+    @Test func whereAnIDIsNoQueryTheUsersKitesAreSearched() async throws {
+        for refusal in ["Empty username field", "internal error"] {
+            try await withWorld { world in
+                let queries = answering(world, at: Self.url) { query in
+                    guard !query.username.isEmpty else { throw KiteError(.generic, refusal) }
+                    return GetKitesResponse(
+                        kites: ["a", "b"].map { KontrolKite(identity: identity($0), url: "http://\($0)/kite") })
+                }
+                let kontrol = try world.client(try await world.kite("exp"))
+                try await running([kontrol]) {
+                    let found = try await kontrol.kite(id: "id-of-b")
+                    #expect(found?.url == "http://b/kite")
+                    #expect(queries.all.withLock { $0.count } == 2)
+                }
+            }
+        }
+    }
+
+    @Test func tokensNobodyNeedsAreForgottenThoughTheClientIsNotRun() async throws {
+        try await withWorld { world in
+            let kontrol = try world.client(try await world.kite("exp"))
+            let token = try await TokenIssuer(issuer: "kontrol", keyPair: Keys.first)
+                .token(for: "kontrol", audience: Audience(username: "kontrol"), now: world.clock.now)
+            let math = KontrolKite(identity: identity("math"), url: "http://math/kite", token: token)
+            let kept = (0..<100).map { _ in kontrol.credentials(for: math) }
+            for _ in 0..<1000 { _ = kontrol.credentials(for: math) }
+            #expect(kontrol.renewalCount <= 2 * kept.count)
+            #expect(kontrol.renewalCount >= kept.count)
         }
     }
 
