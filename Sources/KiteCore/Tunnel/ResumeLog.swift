@@ -2,7 +2,8 @@
 package import KiteHTTP
 package import NIOCore
 
-/// Keeps sent frames as the slices they were written as, in order, until the peer has acknowledged them.
+/// Keeps sent frames, in order, until the peer has acknowledged them: large ones as the slices they were written as, small ones copied
+/// together, so that a few bytes do not keep the whole buffer they were written in.
 package struct ResumeLog {
     /// Whole frames: those in `head`, the last of which has its payload in `tail` (if there is one).
     private struct Entry {
@@ -12,8 +13,13 @@ package struct ResumeLog {
         var bytes: Int { head.readableBytes + (tail?.readableBytes ?? 0) }
     }
     private var entries = CircularBuffer<Entry>()
+    /// The last entry while small frames are still copied into it. Apart from the others, so that appending is in place.
+    private var open = Entry(head: ByteBuffer(), tail: nil, frames: 0)
     /// How many frames lie before the first entry.
     private var base: UInt64 = 0
+
+    /// So many bytes of small frames are copied together.
+    private static let copyLimit = 4_096
 
     /// How many frames have been sent in all.
     package private(set) var sent: UInt64 = 0
@@ -24,16 +30,36 @@ package struct ResumeLog {
 
     package init() {}
 
+    /// What ``bytes`` take in memory, buffers of payloads counted as far as they are used.
+    var storageBytes: Int {
+        entries.reduce(open.head.storageCapacity) { sum, entry in
+            sum + entry.head.storageCapacity + (entry.tail?.readableBytes ?? 0) + MemoryLayout<Entry>.stride
+        }
+    }
+
     /// Whether the peer has acknowledged everything.
     package var isEmpty: Bool { acknowledged == sent }
 
     /// Frames have been sent: those in `head`, the last with its payload in `tail`.
     package mutating func append(_ head: ByteBuffer, tail: ByteBuffer?, frames: Int) {
         guard frames > 0 else { return }
-        let entry = Entry(head: head, tail: tail, frames: frames)
         sent += UInt64(frames)
-        bytes += entry.bytes
-        entries.append(entry)
+        bytes += head.readableBytes + (tail?.readableBytes ?? 0)
+        guard tail == nil, head.readableBytes * 2 <= head.storageCapacity, head.readableBytes <= Self.copyLimit else {
+            close()
+            return entries.append(Entry(head: head, tail: tail, frames: frames))
+        }
+        if open.head.readableBytes + head.readableBytes > Self.copyLimit { close() }
+        if open.frames == 0 { open.head.reserveCapacity(max(512, head.readableBytes)) }
+        open.head.writeImmutableBuffer(head)
+        open.frames += frames
+    }
+
+    /// The open entry gets no more frames.
+    private mutating func close() {
+        guard open.frames > 0 else { return }
+        entries.append(open)
+        open = Entry(head: ByteBuffer(), tail: nil, frames: 0)
     }
 
     /// The peer has had so many frames in all.
@@ -49,13 +75,19 @@ package struct ResumeLog {
             bytes -= first.bytes
             entries.removeFirst()
         }
+        if open.frames > 0, acknowledged == sent {
+            base += UInt64(open.frames)
+            bytes -= open.bytes
+            open.frames = 0
+            open.head.clear()
+        }
     }
 
     /// Everything that has not been acknowledged, in order, as it is to be written again.
     package func replay() -> [ByteBuffer] {
         var result: [ByteBuffer] = []
         var skip = Int(acknowledged - base)
-        for entry in entries {
+        func add(_ entry: Entry) {
             var head = entry.head
             var frames = entry.frames
             while skip > 0, frames > 1, let header: UInt64 = head.getInteger(at: head.readerIndex) {
@@ -67,12 +99,15 @@ package struct ResumeLog {
             result.append(head)
             if let tail = entry.tail { result.append(tail) }
         }
+        for entry in entries { add(entry) }
+        if open.frames > 0 { add(open) }
         return result
     }
 
     /// Forgets what is kept; the counts stay.
     package mutating func clear() {
         entries.removeAll()
+        open = Entry(head: ByteBuffer(), tail: nil, frames: 0)
         base = sent
         bytes = 0
     }

@@ -95,7 +95,8 @@ extension TunnelLane: ByteTransportDelegate {
         }
     }
 
-    private func violated(_ error: TransportError) {
+    /// The peer has broken the rules: the lane ends.
+    func violated(_ error: TransportError) {
         guard phase == .connected else { return }
         var last = ByteBuffer()
         last.writeTunnelFrame(.goAway(TunnelGoAway(code: .protocolViolation, reason: error.message)))
@@ -119,8 +120,13 @@ extension TunnelLane: ByteTransportDelegate {
     /// A stream holds bytes that nobody takes.
     func buffer(_ bytes: Int, of stream: TunnelStream) {
         bufferedBytes += bytes
-        guard bufferedBytes > configuration.receiveBudget else { return }
-        stream.abort(TransportError(.limitExceeded, "too much waits to be read on the lane"))
+        while bufferedBytes > configuration.receiveBudget {
+            ended.removeAll { $0.bufferedBytes == 0 }
+            let holders = ours.all + theirs.all + ended
+            guard let largest = holders.max(by: { $0.bufferedBytes < $1.bufferedBytes }), largest.bufferedBytes > 0
+            else { return }
+            largest.overflow(TransportError(.limitExceeded, "too much waits to be read on the lane"))
+        }
     }
 
     /// They have been taken, or dropped.

@@ -9,6 +9,8 @@ extension TunnelLane: LoopFlushable {
     private static let roundsPerTurn = 4
     /// So much control that the peer does not read, and nothing more is read from it.
     private static let controlLimit = 1 << 20
+    /// Control frames are sent even when the log is full. A peer that lets it grow by so many bytes beyond its limit does not acknowledge.
+    private static let logExcess = 1 << 20
 
     /// Queues a sequenced frame that goes ahead of data.
     func sendControl(_ frame: TunnelFrame) {
@@ -129,6 +131,10 @@ extension TunnelLane: LoopFlushable {
             if stream.machine.isClosed { release(stream) } else { markReady(stream) }
         }
         write(gathered, sequencedStart: sequencedStart, frames: frames, to: transport)
+        if machine.log.bytes > configuration.resumeLogLimit + Self.logExcess {
+            violated(TransportError(.protocolViolation, "tunnel: \(machine.log.bytes) bytes are not acknowledged"))
+            return false
+        }
         return firstReady != nil && machine.log.bytes < configuration.resumeLogLimit
     }
 
@@ -163,7 +169,9 @@ extension TunnelLane: LoopFlushable {
     func release(_ stream: TunnelStream) {
         let isOurs = stream.id.isOpenedByAgent == (role == .agent)
         let wasOpen = isOurs ? ours.remove(stream.id, isOurs: true) : theirs.remove(stream.id, isOurs: false)
-        if wasOpen { windowGrowth -= Int(stream.credit.window) - TunnelWire.initialWindow }
+        guard wasOpen else { return }
+        windowGrowth -= Int(stream.credit.window) - TunnelWire.initialWindow
+        if stream.bufferedBytes > 0 { ended.append(stream) }
     }
 
     /// The stream was closed here; the peer has a while to end it, too.
@@ -171,6 +179,7 @@ extension TunnelLane: LoopFlushable {
 
     /// At every ping.
     func sweepLingering() {
+        ended.removeAll { $0.bufferedBytes == 0 }
         guard !lingering.isEmpty else { return }
         lingering.removeAll { stream in
             stream.lingeredTicks += 1

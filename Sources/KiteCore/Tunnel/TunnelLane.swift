@@ -9,7 +9,7 @@ package struct LaneConfiguration: Sendable {
     package var maximumStreams = 16_384
     /// The most bytes of credit one stream is given, in bytes; auto-tuning starts at ``TunnelWire/initialWindow``.
     package var maximumStreamWindow = 16 << 20
-    /// What all streams of the lane may hold unconsumed before those that hold most are reset, and what auto-tuning shares out, in bytes.
+    /// What all streams of the lane may hold unconsumed before the one that holds most is reset, and what auto-tuning shares out, in bytes.
     package var receiveBudget = 64 << 20
     /// How much a stream queues before it stops being writable, in bytes.
     package var streamHighWater = 128 << 10
@@ -86,6 +86,8 @@ package final class TunnelLane {
     var deferred: [TunnelStream] = []
     /// Streams that were closed here and whose peer has not ended.
     var lingering: [TunnelStream] = []
+    /// Streams that have ended on both sides with bytes that nobody has taken yet.
+    var ended: [TunnelStream] = []
     /// Bytes that streams hold because nobody takes them.
     var bufferedBytes = 0
     /// By how much the windows of the open streams have grown in all.
@@ -305,6 +307,7 @@ package final class TunnelLane {
         ours = StreamSlots()
         theirs = StreamSlots()
         lingering = []
+        ended = []
         awaitTurnEnd()
     }
 

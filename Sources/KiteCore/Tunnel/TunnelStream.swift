@@ -107,6 +107,18 @@ public final class TunnelStream: ByteTransport {
         }
     }
 
+    /// Bytes that have arrived and that nobody has taken.
+    var bufferedBytes: Int { input.bytes }
+
+    /// Drops what nobody takes: the lane needs the memory. Whoever would have read it gets `reason` in place of the end, also where
+    /// the peer has ended in good order.
+    func overflow(_ reason: TransportError) {
+        guard let lane else { return }
+        if machine.sendReset() { lane.sendReset(id, reason) }
+        flags.remove(.closing)
+        end(with: reason)
+    }
+
     /// Bytes that wait to be sent.
     package var queuedBytes: Int { output.bytes }
 

@@ -128,6 +128,47 @@ import Testing
         #expect(pair.gateway.streamCount == 3)
     }
 
+    @Test func theStreamThatHoldsMostPaysForALaneThatHoldsTooMuch() throws {
+        var configuration = LaneConfiguration()
+        configuration.receiveBudget = 100_000
+        let pair = LanePair(configuration)
+        var recorders: [StreamRecorder] = []
+        for bytes in [20_000, 60_000, 15_000, 10_000] {
+            let (near, nearSees, far, _) = try pair.stream()
+            far?.setReading(false)
+            near.write(ByteBuffer(repeating: 1, count: bytes))
+            recorders.append(nearSees)
+            pair.settle()
+        }
+        #expect(recorders.map { $0.closed.first??.code } == [nil, .limitExceeded, nil, nil])
+        #expect(pair.gateway.streamCount == 3)
+    }
+
+    @Test func whatStreamsHoldThatHaveEndedCountsToo() throws {
+        var configuration = LaneConfiguration()
+        configuration.receiveBudget = 100_000
+        let pair = LanePair(configuration)
+        let (near, _, far, farSees) = try pair.stream()
+        far?.setReading(false)
+        near.write(ByteBuffer(repeating: 1, count: 60_000))
+        near.closeOutput()
+        far?.closeOutput()
+        pair.settle()
+        #expect(pair.gateway.streamCount == 0)
+        let (other, otherSees, otherFar, _) = try pair.stream()
+        otherFar?.setReading(false)
+        other.write(ByteBuffer(repeating: 1, count: 50_000))
+        pair.settle()
+        #expect(otherSees.closed.isEmpty)
+        #expect(pair.gateway.streamCount == 1)
+        // It has lost bytes and must not look as if it had come to its end.
+        far?.setReading(true)
+        pair.settle()
+        #expect(farSees.received.readableBytes == 0)
+        #expect(farSees.inputClosed == 0)
+        #expect(farSees.closed.map { $0?.code } == [.limitExceeded])
+    }
+
     @Test func closeSendsWhatIsQueuedAndDropsWhatComes() throws {
         let pair = LanePair()
         let (near, nearSees, far, farSees) = try pair.stream()
@@ -343,5 +384,50 @@ import Testing
         #expect(!theirs.isReading)
         #expect(theirs.queued < 1 << 20)
         #expect(!lane.isClosed)
+    }
+
+    /// Answers that are never acknowledged are kept for the case that the connection is lost.
+    @Test(arguments: [0, 250]) func aPeerThatNeverAcknowledgesIsLeft(reason: Int) throws {
+        let loop = EmbeddedEventLoop()
+        let (mine, theirs) = PipeTransport.pair(loop)
+        let peer = StreamRecorder()
+        mine.delegate = peer
+        let delegate = LaneRecorder()
+        delegate.onStream = { stream, _ in
+            stream.abort(TransportError(.refused, String(repeating: "n", count: reason)))
+        }
+        var configuration = LaneConfiguration()
+        configuration.resumeLogLimit = 1 << 20
+        let lane = TunnelLane(transport: theirs, role: .agent, configuration: configuration, delegate: delegate)
+        var generation: UInt16 = 0
+        var most = 0
+        for _ in 0..<3_000 where !lane.isClosed {
+            var bytes = ByteBuffer()
+            for _ in 0..<100 {
+                let id = TunnelStreamID(openedByAgent: false, generation: generation, slot: 0)
+                bytes.writeTunnelFrame(.open(id, StreamOpening(kind: .http)))
+                bytes.writeTunnelFrame(.reset(id, .cancelled, reason: ByteBuffer()))
+                generation = (generation + 1) & 0x7FFF
+            }
+            mine.write(bytes)
+            mine.pump(.max)
+            loop.run()
+            most = max(most, lane.unacknowledgedBytes)
+            theirs.pump(.max)
+        }
+        #expect(lane.isClosed)
+        #expect(most <= (2 << 20) + 100_000)
+        #expect(delegate.closed.first??.code == .protocolViolation)
+        #expect(delegate.suspensions.isEmpty, "there is nothing to resume")
+        while theirs.pump(.max) {}
+        var decoder = TunnelFrameDecoder()
+        decoder.receive(peer.received)
+        var last: TunnelFrame?
+        while let frame = try decoder.next() { last = frame }
+        guard case .goAway(let message)? = last else {
+            Issue.record("\(String(describing: last)) instead of GOAWAY")
+            return
+        }
+        #expect(message.code == .protocolViolation)
     }
 }

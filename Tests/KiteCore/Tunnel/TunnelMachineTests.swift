@@ -165,6 +165,66 @@ import Testing
         if acknowledged == 9 { #expect(log.bytes == 0) }
     }
 
+    /// A log that is full of small frames must not be many times as large as it says.
+    @Test func smallFramesAreKeptInLittleMemory() throws {
+        var log = ResumeLog()
+        for number in 0..<10_000 {
+            var gathered = ByteBuffer()
+            gathered.reserveCapacity(1_000)
+            gathered.writeImmutableBuffer(frame(number, 1 + number % 40))
+            log.append(gathered, tail: nil, frames: 1)
+        }
+        #expect(log.storageBytes < 2 * log.bytes)
+        try log.acknowledge(9_000)
+        #expect(log.storageBytes < 2 * log.bytes + 10_000)
+        var random = SeededGenerator(seed: 3)
+        var acknowledged = 9_000
+        while acknowledged < 10_000 {
+            acknowledged = min(acknowledged + Int.random(in: 0...40, using: &random), 10_000)
+            try log.acknowledge(UInt64(acknowledged))
+            var decoder = TunnelFrameDecoder()
+            var next = acknowledged
+            for buffer in log.replay() {
+                decoder.receive(buffer)
+                while let found = try decoder.next() {
+                    guard case .data(let id, let bytes, _) = found else { continue }
+                    #expect(Int(id.rawValue) == next && bytes.readableBytes == 1 + next % 40)
+                    next += 1
+                }
+            }
+            #expect(next == 10_000)
+        }
+        #expect(log.bytes == 0)
+        #expect(log.isEmpty)
+    }
+
+    @Test func smallFramesBehindLargeOnesKeepTheirPlace() throws {
+        var random = SeededGenerator(seed: 4)
+        var log = ResumeLog()
+        for number in 0..<500 {
+            var head = frame(number * 2, Int.random(in: 1...700, using: &random))
+            if Bool.random(using: &random) {
+                head.writeTunnelHeader(.data, length: 3_000, stream: UInt32(number * 2 + 1))
+                log.append(head, tail: ByteBuffer(repeating: 2, count: 3_000), frames: 2)
+            } else {
+                head.writeImmutableBuffer(frame(number * 2 + 1))
+                log.append(head, tail: nil, frames: 2)
+            }
+        }
+        for acknowledged in stride(from: 0, through: 1_000, by: 7) {
+            try log.acknowledge(UInt64(acknowledged))
+            var decoder = TunnelFrameDecoder()
+            var found: [UInt32] = []
+            for buffer in log.replay() {
+                decoder.receive(buffer)
+                while let next = try decoder.next() {
+                    if case .data(let id, _, _) = next { found.append(id.rawValue) }
+                }
+            }
+            #expect(found == (UInt32(acknowledged)..<1_000).map { $0 })
+        }
+    }
+
     @Test(arguments: [(3, 2), (3, 5), (0, UInt64.max)] as [(UInt64, UInt64)])
     func impossibleCountsAreRefused(first: UInt64, second: UInt64) throws {
         var log = ResumeLog()
