@@ -1,5 +1,6 @@
 /// A kite for the end-to-end tests: `TestKite listen` (prints its URL), `TestKite register` (listens, registers with the Kontrol of its
-/// kite key and prints its id each time) or `TestKite expose GATEWAY NAME` (prints its public URL and listens nowhere).
+/// kite key and prints its id each time), `TestKite expose GATEWAY NAME` (prints its public URL and listens nowhere) or `TestKite find NAME`
+/// (asks Kontrol until it knows a kite with this name, and prints its URL).
 import Foundation
 import KiteCore
 
@@ -37,9 +38,23 @@ case "register":
         group.addTask { try await registration.run() }
         try await group.waitForAll()
     }
+case "find" where arguments.count == 2:
+    let kontrol = try KontrolClient(kite: kite, connector: KiteClient.sockJS)
+    let query = KontrolQuery(
+        username: kite.identity.username, environment: kite.identity.environment, name: arguments[1])
+    try await withThrowingTaskGroup { group in
+        group.addTask { try await kontrol.run() }
+        var url: String?
+        while url == nil {
+            url = try? await kontrol.kites(matching: query).first?.url
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        announce(url ?? "")
+        group.cancelAll()
+    }
 case "expose" where arguments.count == 3:
     try await kite.expose(through: arguments[1], as: arguments[2], onURL: announce)
 default:
-    FileHandle.standardError.write(Data("TestKite listen | register | expose GATEWAY NAME\n".utf8))
+    FileHandle.standardError.write(Data("TestKite listen | register | expose GATEWAY NAME | find NAME\n".utf8))
     exit(2)
 }

@@ -7,14 +7,14 @@ struct HarnessError: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
-/// A child process with piped output. Killed when the object goes away.
+/// A child process with piped output, the first of a process group. The group is killed when the object goes away, when the process ends,
+/// and when the test run does.
 ///
 /// Three threads of its own read both pipes and wait for the end, so that no event can be missed.
 final class ChildProcess: Sendable {
     let pid: Int32
     let lines: AsyncStream<String>
     private let name: String
-    private static let spawning = Mutex(())
     private let record = Record()
     private let ending = Ending()
 
@@ -28,43 +28,21 @@ final class ChildProcess: Sendable {
     var standardError: String { record.errors.withLock { String(decoding: $0, as: UTF8.self) } }
     var standardOutput: [String] { record.output.withLock { $0 } }
 
+    /// - Parameter environment: added to what ``inherited(_:)`` leaves of the test's own.
     init(_ executable: String, _ arguments: [String], environment: [String: String] = [:]) throws {
         name = URL(fileURLWithPath: executable).lastPathComponent
-        let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-        let argv = ([executable] + arguments).map { strdup($0) } + [nil]
-        let envp = variables.map { strdup("\($0.key)=\($0.value)") } + [nil]
-        defer { for pointer in argv + envp { free(pointer) } }
-        // One at a time, so that no child inherits the pipes of another.
-        let (failure, child, output, errors) = try Self.spawning.withLock { _ in
-            var output: [Int32] = [-1, -1]
-            var errors: [Int32] = [-1, -1]
-            guard pipe(&output) == 0, pipe(&errors) == 0 else { throw HarnessError("no pipes") }
-            for descriptor in output + errors { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) }
-            var actions = posix_spawn_file_actions_t()
-            posix_spawn_file_actions_init(&actions)
-            defer { posix_spawn_file_actions_destroy(&actions) }
-            posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-            posix_spawn_file_actions_adddup2(&actions, output[1], 1)
-            posix_spawn_file_actions_adddup2(&actions, errors[1], 2)
-            var child: pid_t = 0
-            let failure = posix_spawn(&child, executable, &actions, nil, argv, envp)
-            close(output[1])
-            close(errors[1])
-            return (failure, child, output, errors)
-        }
-        guard failure == 0 else {
-            close(output[0])
-            close(errors[0])
-            throw HarnessError("\(executable) cannot be started: \(String(cString: strerror(failure)))")
-        }
-        pid = child
+        let reaper = try Reaper.shared.get()
+        let group = try ProcessGroup(
+            executable, arguments,
+            environment: Self.inherited(ProcessInfo.processInfo.environment).merging(environment) { $1 })
+        reaper.began(group.leader)
+        pid = group.leader
         let (lines, sink) = AsyncStream.makeStream(of: String.self)
         self.lines = lines
         let (record, ending) = (record, ending)
-        let (outputEnd, errorEnd) = (output[0], errors[0])
         Thread.detachNewThread {
             var rest = Data()
-            readAll(outputEnd) { data in
+            readAll(group.output) { data in
                 rest.append(data)
                 while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
                     let line = String(decoding: rest[rest.startIndex..<end], as: UTF8.self)
@@ -76,19 +54,27 @@ final class ChildProcess: Sendable {
             sink.finish()
         }
         Thread.detachNewThread {
-            readAll(errorEnd) { data in record.errors.withLock { $0 = ($0 + data).suffix(64 << 10) } }
+            readAll(group.errors) { data in record.errors.withLock { $0 = ($0 + data).suffix(64 << 10) } }
         }
         Thread.detachNewThread {
-            var status: Int32 = 0
-            while waitpid(child, &status, 0) < 0, errno == EINTR {}
-            // Exited: the exit code; killed: the signal's number.
-            ending.come(status & 0x7F == 0 ? (status >> 8) & 0xFF : status & 0x7F)
+            group.waitForEnd()
+            reaper.ended(group.leader)
+            ending.come { group.reap() }
+        }
+    }
+
+    /// What a child gets of the test's environment: nothing that would change how the programs behave.
+    static func inherited(_ variables: [String: String]) -> [String: String] {
+        let proxies: Set = ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy"]
+        let prefixes = ["KITE_", "KITEPROXY_", "TUNNELCLIENT_"]
+        return variables.filter { name, _ in
+            !proxies.contains(name.lowercased()) && !prefixes.contains(where: name.hasPrefix)
         }
     }
 
     deinit { kill(SIGKILL) }
 
-    /// Sends a signal; nothing happens once the process has ended.
+    /// Sends it a signal; nothing happens once the process has ended. What it has started itself ends with it.
     func kill(_ signal: Int32) {
         ending.ifRunning { _ = Foundation.kill(pid, signal) }
     }
@@ -185,16 +171,18 @@ private final class Ending: Sendable {
     }
     private let state = Mutex(State())
 
-    func come(_ status: Int32) {
-        let waiters = state.withLock { state in
+    /// - Parameter reap: gives back the process's number; from then on it may be another's.
+    func come(_ reap: () -> Int32) {
+        let (status, waiters) = state.withLock { state in
+            let status = reap()
             state.status = status
             defer { state.waiters = [] }
-            return state.waiters
+            return (status, state.waiters)
         }
         for waiter in waiters { waiter.yield(status) }
     }
 
-    /// Runs something unless the process has ended and its number may be another's by now.
+    /// Runs something unless the process's number may be another's by now.
     func ifRunning(_ body: () -> Void) {
         state.withLock { state in
             if state.status == nil { body() }

@@ -1,6 +1,7 @@
 /// A gateway with its embedded Kontrol, agents and private services on free ports of the loopback interface, as an operator would
 /// start them: the built executables with a directory of their own.
 import Foundation
+import Synchronization
 
 /// Where things of the checkout are.
 enum Place {
@@ -13,6 +14,7 @@ enum Place {
         return URL(fileURLWithPath: binary).deletingLastPathComponent().path
     }()
     static let python = "/usr/bin/python3"
+    static let node = "/usr/bin/node"
     static func peer(_ name: String) -> String { "\(tests)/Peers/\(name)" }
 }
 
@@ -33,60 +35,106 @@ func freePort() throws -> Int {
     return Int(UInt16(bigEndian: address.sin_port))
 }
 
-/// One gateway and what belongs to it. The directory goes with it.
+/// One gateway, what belongs to it, and a directory. All its processes run until ``withInstallation(sharing:options:hasOwnKontrol:_:)`` ends.
 final class Installation: Sendable {
     let directory: String
     let port: Int
     let kontrolPort: Int
     let adminPort: Int
-    let options: [String]
+    private let options: [String]
+    private let hasOwnKontrol: Bool
+    private let processes = Mutex<[ChildProcess]>([])
 
     var url: String { "http://127.0.0.1:\(port)" }
-    var environment: [String: String] { ["KITE_HOME": home + "/kite", "HOME": home] }
+    var kontrolURL: String { "http://127.0.0.1:\(kontrolPort)/kite" }
+    var environment: [String: String] {
+        ["KITE_HOME": home + "/kite", "HOME": home, "TMPDIR": directory + "/tmp"]
+    }
     /// Where the kite key is.
     private let home: String
 
-    /// - Parameter sharing: whose kite key is used; its own when nil.
-    init(sharing other: Installation? = nil, options: [String] = []) throws {
-        directory = NSTemporaryDirectory() + "kiteproxy-\(UUID().uuidString)"
+    fileprivate init(sharing other: Installation?, options: [String], hasOwnKontrol: Bool) throws {
+        // Short: browsers put sockets of the local domain into it, whose paths have at most 107 bytes.
+        directory = NSTemporaryDirectory() + "kites-\(UUID().uuidString.prefix(8))"
         home = other?.home ?? directory
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(atPath: directory + "/tmp", withIntermediateDirectories: true)
         (port, kontrolPort, adminPort) = (try freePort(), try freePort(), try freePort())
         self.options = options
+        self.hasOwnKontrol = hasOwnKontrol
     }
 
-    deinit { try? FileManager.default.removeItem(atPath: directory) }
+    /// Kills every process and removes the directory.
+    fileprivate func end() async throws {
+        for process in processes.withLock({ $0 }) {
+            process.kill(SIGKILL)
+            _ = try await process.waitForEnd()
+        }
+        // What a killed browser had begun to write may come late.
+        for _ in 0..<20 where FileManager.default.fileExists(atPath: directory) {
+            try? FileManager.default.removeItem(atPath: directory)
+        }
+    }
 
-    /// Starts the gateway and waits until it is ready.
-    func startGateway() async throws -> ChildProcess {
-        let gateway = try ChildProcess(
+    /// Starts a program in the installation's environment.
+    func run(
+        _ executable: String, _ arguments: [String], environment: [String: String] = [:]
+    ) throws -> ChildProcess {
+        let process = try ChildProcess(
+            executable, arguments, environment: self.environment.merging(environment) { $1 })
+        processes.withLock { $0.append(process) }
+        return process
+    }
+    func kiteproxy(_ arguments: String...) throws -> ChildProcess {
+        try run("\(Place.products)/kiteproxy", arguments)
+    }
+    func tunnelclient(_ arguments: String..., environment: [String: String] = [:]) throws -> ChildProcess {
+        try run("\(Place.products)/tunnelclient", arguments + ["--gateway", url], environment: environment)
+    }
+    func testKite(_ arguments: String...) throws -> ChildProcess {
+        try run("\(Place.products)/TestKite", arguments)
+    }
+
+    /// Starts the gateway and does not wait for it.
+    func spawnGateway() throws -> ChildProcess {
+        let kontrol = hasOwnKontrol ? ["--kontrol-url", kontrolURL] : ["--kontrol-listen", "127.0.0.1:\(kontrolPort)"]
+        return try run(
             "\(Place.products)/kiteproxy",
             [
                 "serve", "--listen", "127.0.0.1:\(port)", "--admin-listen", "127.0.0.1:\(adminPort)", "--data-dir",
                 directory + "/data",
-            ] + (options.contains("--kontrol-url") ? [] : ["--kontrol-listen", "127.0.0.1:\(kontrolPort)"]) + options,
-            environment: environment)
-        try await deadline(30, "the gateway to be ready", gateway) {
-            while true {
-                let status = try? await curl("http://127.0.0.1:\(self.adminPort)/readyz").status
-                if status == 200 { return }
-                try await Task.sleep(for: .milliseconds(50))
-            }
-        }
+            ] + kontrol + options)
+    }
+
+    /// Starts the gateway and waits until it is ready.
+    func startGateway() async throws -> ChildProcess {
+        let gateway = try spawnGateway()
+        try await answers("http://127.0.0.1:\(adminPort)/readyz", gateway)
         return gateway
+    }
+
+    /// Starts a Kontrol of its own and does not wait for it.
+    func spawnKontrol() throws -> ChildProcess {
+        try kiteproxy(
+            "kontrol", "--kontrol-listen", "127.0.0.1:\(kontrolPort)", "--data-dir", directory + "/kontrol")
+    }
+
+    /// Waits until a program answers with 200.
+    func answers(_ url: String, _ program: ChildProcess) async throws {
+        try await deadline(30, "\(url) to answer", program) {
+            while (try? await curl(url).status) != 200 { try await Task.sleep(for: .milliseconds(50)) }
+        }
     }
 
     /// Starts an agent and waits until it has printed the public URL of its route.
     func startAgent(_ arguments: String...) async throws -> (agent: ChildProcess, url: String) {
-        let agent = try ChildProcess(
-            "\(Place.products)/tunnelclient", arguments + ["--gateway", url], environment: environment)
+        let agent = try run("\(Place.products)/tunnelclient", arguments + ["--gateway", url])
         let line = try await agent.line { $0.hasPrefix("http") || $0.hasPrefix("tcp") }
         return (agent, line)
     }
 
     /// Starts a private service of `targets.py`; returns its port.
     func startTarget(_ kind: String) async throws -> (target: ChildProcess, port: Int) {
-        let target = try ChildProcess(Place.python, [Place.peer("targets.py"), kind])
+        let target = try run(Place.python, [Place.peer("targets.py"), kind])
         guard let port = Int(try await target.line()) else { throw HarnessError("no port from targets.py \(kind)") }
         return (target, port)
     }
@@ -98,6 +146,26 @@ final class Installation: Sendable {
         let (agent, url) = try await startAgent("http", "127.0.0.1:\(port)", "--name", kind)
         return Running(gateway: gateway, agent: agent, target: target, targetPort: port, url: url)
     }
+}
+
+/// Runs a test with an installation of its own. Afterwards all its processes have ended and its directory is gone.
+/// - Parameters:
+///   - other: whose kite key is used; its own when nil.
+///   - options: further ones of the gateway.
+///   - hasOwnKontrol: whether Kontrol is a program of its own (``Installation/spawnKontrol()``) instead of a part of the gateway.
+func withInstallation(
+    sharing other: Installation? = nil, options: [String] = [], hasOwnKontrol: Bool = false,
+    _ body: (Installation) async throws -> Void
+) async throws {
+    let installation = try Installation(sharing: other, options: options, hasOwnKontrol: hasOwnKontrol)
+    do {
+        try await body(installation)
+    } catch {
+        // Also when the test was cancelled for taking too long.
+        await Task { try? await installation.end() }.value
+        throw error
+    }
+    try await installation.end()
 }
 
 /// What ``Installation/start(_:)`` started.

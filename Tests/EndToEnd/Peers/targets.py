@@ -2,8 +2,8 @@
 """Private services that stand behind a tunnel in the end-to-end tests: targets.py KIND
 
 KIND is `websocket` (echo), `events` (server-sent events that carry the time they were sent at), `blobs` (uploads are hashed,
-downloads are of any size and hashed by the visitor), `polls` (long polls, answered all at once when /release is asked for), or
-`pages` (browser.html with Debian's sockjs-client; what a page posts to result is printed).
+downloads are of any size and hashed by the visitor), `polls` (long polls, answered all at once when /release is asked for), `small` (answers each request at once) or
+`pages` (browser.html and session.js with Debian's sockjs-client; what a page posts to result is printed).
 Prints the port it listens on.
 """
 import asyncio, hashlib, os, sys, time
@@ -114,6 +114,13 @@ async def polls(reader, writer):
     writer.close()
 
 
+async def small(reader, writer):
+    while await head(reader):
+        answer(writer, "hello")
+        await writer.drain()
+    writer.close()
+
+
 async def pages(reader, writer):
     folder = os.path.dirname(os.path.abspath(__file__))
     while request := await head(reader):
@@ -124,6 +131,9 @@ async def pages(reader, writer):
             answer(writer, "seen")
         elif path.endswith("/sockjs.js"):
             with open("/usr/share/nodejs/sockjs-client/dist/sockjs.js", "rb") as script:
+                answer(writer, script.read(), "text/javascript")
+        elif path.endswith("/session.js"):
+            with open(f"{folder}/session.js", "rb") as script:
                 answer(writer, script.read(), "text/javascript")
         elif path.endswith("/browser.html"):
             with open(f"{folder}/browser.html", "rb") as page:
@@ -144,7 +154,7 @@ async def main(kind):
         server = await websockets.serve(echo, "127.0.0.1", 0, max_size=32 << 20)
         port = list(server.sockets)[0].getsockname()[1]
     else:
-        handler = {"events": events, "blobs": blobs, "polls": polls, "pages": pages}[kind]
+        handler = {"events": events, "blobs": blobs, "polls": polls, "small": small, "pages": pages}[kind]
         server = await asyncio.start_server(handler, "127.0.0.1", 0, backlog=2048, limit=1 << 18)
         port = server.sockets[0].getsockname()[1]
     print(port, flush=True)

@@ -8,6 +8,8 @@ events URL                          delay of each server-sent event in milliseco
 websocket URL SIZE ...              echo of a message of each size
 polls URL COUNT                     COUNT long polls at once, released when all wait
 slow URL SIZE FAST                  one reader that stops reading while FAST others download SIZE: their bytes
+calls SECONDS ADDRESS URL ...       calls `square` of the kite at each URL until all have answered: URLs that did not within SECONDS, with
+                                    the last error. ADDRESS is the host:port to connect to, whatever the URL's host
 """
 import asyncio, collections, hashlib, json, sys, time
 from urllib.parse import urlsplit
@@ -188,6 +190,40 @@ async def slow(url, size, fast):
     return {"equal": all(r["hash"] == r["expected"] for r in results), "seconds": time.time() - began}
 
 
+async def calls(seconds, address, *urls):
+    host, port = address.rsplit(":", 1)
+    message = json.dumps({
+        "method": "square", "callbacks": {"0": ["0", "responseCallback"]}, "links": [],
+        "arguments": [{
+            "kite": {"name": "visitor", "username": "anonymous", "id": "v", "environment": "t", "region": "t", "version": "1.0.0", "hostname": "h"},
+            "withArgs": [4], "responseCallback": "[Function]"}]})
+    left = {}
+
+    async def call(url):
+        target = urlsplit(url)._replace(scheme="ws").geturl().rstrip("/") + "/websocket"
+        async with websockets.connect(target, host=host, port=int(port), close_timeout=0.1) as socket:
+            await socket.send(message)
+            while True:
+                answer = json.loads(await socket.recv())
+                if answer["method"] in (0, "0"):
+                    return answer["arguments"][0]
+
+    async def until_answered(url):
+        while True:
+            try:
+                answer = await asyncio.wait_for(call(url), 1)
+                if answer.get("error") is None and answer.get("result") == 16:
+                    return left.pop(url, None)
+                left[url] = json.dumps(answer)
+            except Exception as error:
+                left[url] = repr(error)
+            await asyncio.sleep(0.05)
+
+    left.update((url, "") for url in urls)
+    await asyncio.wait([asyncio.create_task(until_answered(url)) for url in urls], timeout=float(seconds))
+    return {"left": left}
+
+
 if __name__ == "__main__":
-    action = {f.__name__: f for f in (requests, download, upload, events, websocket, polls, slow)}[sys.argv[1]]
+    action = {f.__name__: f for f in (requests, download, upload, events, websocket, polls, slow, calls)}[sys.argv[1]]
     print(json.dumps(asyncio.run(action(*sys.argv[2:]))))
