@@ -1,13 +1,15 @@
 /// Tells the upstream who asked, and everyone which gateways a request has passed.
-import NIOCore
+public import NIOCore
 
-/// The provenance of the requests of one connection, prepared once: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `Forwarded`
+/// The provenance of the requests of one connection, prepared once: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `X-Forwarded-Prefix`, `Forwarded`
 /// (RFC 7239) and `Via` (RFC 9110 section 7.6.3).
 ///
 /// What a trusted proxy says in these fields is kept and extended; what anyone else says is replaced.
 public struct ForwardedOrigin: Sendable {
     /// The fields that ``write(for:into:)`` is responsible for; `Via` is only appended to.
-    static let fields: FieldSet = [.forwarded, .xForwardedFor, .xForwardedHost, .xForwardedProto, .xRealIP]
+    static let fields: FieldSet = [
+        .forwarded, .xForwardedFor, .xForwardedHost, .xForwardedProto, .xForwardedPrefix, .xRealIP,
+    ]
 
     private let isTrusted: Bool
     /// `192.0.2.1`
@@ -52,8 +54,20 @@ public struct ForwardedOrigin: Sendable {
         return false
     }
 
+    /// What the visitor has in front of the path that the upstream sees: what a trusted proxy has cut off before, and the bytes cut off here.
+    /// Empty where nothing is.
+    public func prefix(of head: RequestHead, droppedPathBytes: Int) -> ByteBuffer {
+        var prefix = ByteBuffer()
+        if isTrusted, let said = head.fields.first(.xForwardedPrefix) {
+            prefix.writeBytes(said.last == UInt8(ascii: "/") ? said.dropLast() : said)
+        }
+        let dropped = min(max(droppedPathBytes, 0), head.target.readableBytes)
+        if let own = head.target.viewBytes(at: head.target.readerIndex, length: dropped) { prefix.writeBytes(own) }
+        return prefix
+    }
+
     /// Writes the fields, each with its line end.
-    func write(for head: RequestHead, into buffer: inout ByteBuffer) {
+    func write(for head: RequestHead, droppedPathBytes: Int = 0, into buffer: inout ByteBuffer) {
         let fields = head.fields
         buffer.writeStaticString("X-Forwarded-For: ")
         if isTrusted { writeValues(of: .xForwardedFor, in: fields, into: &buffer) }
@@ -69,6 +83,13 @@ public struct ForwardedOrigin: Sendable {
             buffer.writeBytes(said)
         } else {
             buffer.writeImmutableBuffer(head.authority)
+        }
+        if droppedPathBytes > 0 || (isTrusted && head.fields.has(.xForwardedPrefix)) {
+            let prefix = prefix(of: head, droppedPathBytes: droppedPathBytes)
+            if prefix.readableBytes > 0 {
+                buffer.writeStaticString("\r\nX-Forwarded-Prefix: ")
+                buffer.writeImmutableBuffer(prefix)
+            }
         }
         buffer.writeStaticString("\r\nForwarded: ")
         if isTrusted { writeValues(of: .forwarded, in: fields, into: &buffer) }

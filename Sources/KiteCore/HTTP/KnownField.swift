@@ -8,7 +8,7 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
     // Framing and connection (RFC 9112)
     case host, connection, contentLength, transferEncoding, trailer, te, upgrade, expect, keepAlive, proxyConnection
     // Routing and provenance
-    case forwarded, xForwardedFor, xForwardedHost, xForwardedProto, xRealIP, via, maxForwards
+    case forwarded, xForwardedFor, xForwardedHost, xForwardedProto, xForwardedPrefix, xRealIP, via, maxForwards
     // Content and semantics
     case accept, acceptEncoding, allow, cacheControl, contentEncoding, contentType, cookie, date, etag, location,
         origin, range, referer, retryAfter, server, setCookie, userAgent, vary
@@ -35,6 +35,7 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
         case .xForwardedFor: "X-Forwarded-For"
         case .xForwardedHost: "X-Forwarded-Host"
         case .xForwardedProto: "X-Forwarded-Proto"
+        case .xForwardedPrefix: "X-Forwarded-Prefix"
         case .xRealIP: "X-Real-IP"
         case .via: "Via"
         case .maxForwards: "Max-Forwards"
@@ -110,7 +111,7 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
             _ =
                 test("transfer-encoding", .transferEncoding) || test("x-forwarded-proto", .xForwardedProto)
                 || test("sec-websocket-key", .secWebSocketKey)
-        case 18: _ = test("proxy-authenticate", .proxyAuthenticate)
+        case 18: _ = test("proxy-authenticate", .proxyAuthenticate) || test("x-forwarded-prefix", .xForwardedPrefix)
         case 19: _ = test("proxy-authorization", .proxyAuthorization)
         case 20: _ = test("sec-websocket-accept", .secWebSocketAccept)
         case 21: _ = test("sec-websocket-version", .secWebSocketVersion)

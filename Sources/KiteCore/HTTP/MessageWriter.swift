@@ -32,7 +32,7 @@ public enum MessageWriter {
         var dropped = hopByHop.union([.host, .contentLength, .expect])
         dropped.formUnion(ForwardedOrigin.fields)
         writeFields(head.fields, dropping: dropped, alsoNamedInConnection: true, into: &buffer)
-        origin.write(for: head, into: &buffer)
+        origin.write(for: head, droppedPathBytes: rewrite.droppedPathBytes, into: &buffer)
         writeFraming(of: head, into: &buffer)
         if isUpgrade, head.wantsUpgrade, let upgrade = head.fields.first(.upgrade) {
             buffer.writeStaticString("Connection: Upgrade\r\n")
@@ -166,7 +166,8 @@ public enum MessageWriter {
     /// before it relies on.
     private static let protected: FieldSet = [
         .host, .contentLength, .authorization, .cookie, .setCookie, .forwarded, .xForwardedFor, .xForwardedHost,
-        .xForwardedProto, .xRealIP, .via, .origin, .date, .cacheControl, .contentType, .contentEncoding,
+        .xForwardedProto, .xForwardedPrefix, .xRealIP, .via, .origin, .date, .cacheControl, .contentType,
+        .contentEncoding,
     ]
 
     /// Copies the fields that are not dropped, neighbours together.

@@ -107,6 +107,9 @@ package struct GatewayOptions: Sendable {
     package struct Parking: Sendable, Hashable {
         /// How long; then 503. Zero turns parking off.
         package var time = TimeAmount.seconds(10)
+        /// How long after its agent has left, or after the gateway's start, requests for a name are parked at all. Requests for the id of a
+        /// kite that has left are not: it has another when it starts again.
+        package var grace = TimeAmount.seconds(30)
         /// How many for one route, per event loop.
         package var requestsPerRoute = 256
         /// How many altogether, per event loop.

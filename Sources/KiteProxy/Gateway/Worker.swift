@@ -94,7 +94,7 @@ final class Worker {
         self.index = index
         self.eventLoop = eventLoop
         self.settings = settings
-        wheel = TimerWheel(eventLoop: eventLoop)
+        wheel = LoopFlusher.on(eventLoop).wheel
         resources = HTTPLoopResources(wheel: wheel)
         kite = settings.mount?(eventLoop)
         resources.onRefusal = { [weak self] error, peer, exchange in
@@ -163,11 +163,15 @@ final class Worker {
     func give(_ exchange: ProxyExchange) { if spareExchanges.count < 256 { spareExchanges.append(exchange) } }
 
     /// Answers with a refusal, counts it and tells the operator, with the cause and not too often.
+    /// - Parameter fields: more fields for the response, such as `Allow` with 405.
     func refuse(
-        _ exchange: any Exchange, _ cause: RefusalCause, _ refusal: Refusal, route: RouteKey? = nil, detail: String = ""
+        _ exchange: any Exchange, _ cause: RefusalCause, _ refusal: Refusal, route: RouteKey? = nil,
+        detail: String = "",
+        fields: KeyValuePairs<String, String> = [:]
     ) {
         record(cause, status: refusal.status, route: route, peer: exchange.peer, detail: detail)
-        exchange.refuse(refusal)
+        exchange.refuse(
+            status: refusal.status, reason: refusal.reason, retryAfter: refusal.retryAfter, fields: fields)
     }
 
     /// Counts a refusal and tells the operator.
@@ -195,7 +199,10 @@ final class Worker {
     }
 
     func install(_ spec: RouteSpec) {
-        guard let route = routes.find(spec.key) else { return routes.insert(Route(spec)) }
+        guard let route = routes.find(spec.key) else {
+            return routes.insert(
+                Route(spec, awaitedUntil: eventLoop.now + settings.options.parking.grace))
+        }
         // An agent or a registration is better than Kontrol's word.
         if route.spec.kind == .kontrol, spec.kind != .kontrol { route.remove { $0 is DirectUpstream } }
         route.update(spec)
@@ -223,7 +230,26 @@ final class Worker {
         route.remove { _ in true }
         let parked = route.parked
         route.parked = []
-        for exchange in parked { exchange.routeVanished() }
+        for exchange in parked { exchange.waitedInVain() }
+    }
+
+    /// A session serves routes: an agent is waited for as long as it lasts, even while no lane has a connection.
+    func agentIsThere(_ keys: [RouteKey]) {
+        for key in keys { routes.find(key)?.awaitedUntil = .distantFuture }
+    }
+
+    /// The session that served routes is over, or about to be.
+    /// - Parameter isGone: nobody comes back to these: kites have new ids when they start again. Otherwise an agent may start again and
+    ///   claim the names.
+    func agentHasLeft(_ keys: [RouteKey], isGone: Bool) {
+        for key in keys {
+            guard let route = routes.find(key) else { continue }
+            route.awaitedUntil = isGone ? .distantPast : eventLoop.now + settings.options.parking.grace
+            guard isGone else { continue }
+            let parked = route.parked
+            route.parked = []
+            for exchange in parked { exchange.waitedInVain() }
+        }
     }
 
     private func unpark(_ route: Route) {

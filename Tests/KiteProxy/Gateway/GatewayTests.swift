@@ -92,6 +92,81 @@ struct GatewayTests {
         await mirror.close()
     }
 
+    @Test("A browser is sent to the directory of a service, and the service is told what was cut off")
+    func prefix() async throws {
+        let (mirror, target) = try await startMirror()
+        try await withGateway({ $0.domain = "gw.test" }) { gateway, port async throws in
+            let agent = try makeAgent(
+                gateway: port, target: target,
+                tunnels: [
+                    TunnelRequest(name: "shop", kind: .http),
+                    TunnelRequest(name: "math", kind: .kite, path: "/kite"),
+                ])
+            try await withAgent(agent) { _ async throws in
+                for (path, location) in [
+                    ("/proxy/shop", "/proxy/shop/"), ("/proxy/SHOP?q=/a&b", "/proxy/SHOP/?q=/a&b"),
+                ] {
+                    let answer = try await get(path, port: port)
+                    #expect(answer.hasPrefix("HTTP/1.1 308 "))
+                    #expect(answer.contains("\r\nLocation: \(location)\r\n"))
+                }
+                let head = try await send(
+                    "HEAD /proxy/shop HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", to: port)
+                #expect(head.hasPrefix("HTTP/1.1 308 "))
+                #expect(await gateway.metrics().responses[3] == 3)
+
+                // Neither what changes something, nor a WebSocket, nor a kite.
+                let post = try await send(
+                    "POST /proxy/shop HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1", to: port)
+                #expect(post.contains("POST / x\n"))
+                let upgraded = try await send(
+                    "GET /proxy/shop HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nearly",
+                    to: port, until: "early")
+                #expect(upgraded.hasPrefix("HTTP/1.1 101 "))
+                #expect(try await get("/proxy/math?t=1", port: port).contains("GET /kite?t=1 "))
+
+                for path in ["/proxy/shop/", "/proxy/shop/a/b?c"] {
+                    let seen = try await get(path, port: port, fields: "X-Forwarded-Prefix: /evil\r\n")
+                    #expect(seen.contains("\nX-Forwarded-Prefix: /proxy/shop\n"))
+                    #expect(!seen.contains("evil"))
+                }
+                let byHost = try await get(
+                    "/", port: port, fields: "X-Forwarded-Prefix: /evil\r\n", host: "shop.gw.test")
+                #expect(byHost.contains("GET / shop.gw.test\n"))
+                #expect(!byHost.contains("X-Forwarded-Prefix"))
+            }
+        }
+        await mirror.close()
+    }
+
+    @Test("What a trusted proxy has cut off comes before what is cut off here")
+    func trustedPrefix() async throws {
+        let (mirror, target) = try await startMirror()
+        try await withGateway({
+            $0.domain = "gw.test"
+            $0.trustedProxies = [AddressRange("127.0.0.0/8")].compactMap { $0 }
+        }) { _, port async throws in
+            let agent = try makeAgent(
+                gateway: port, target: target, tunnels: [TunnelRequest(name: "shop", kind: .http)])
+            try await withAgent(agent) { _ async throws in
+                let fields = "X-Forwarded-Prefix: /outer/\r\n"
+                #expect(
+                    try await get("/proxy/shop/a", port: port, fields: fields)
+                        .contains("\nX-Forwarded-Prefix: /outer/proxy/shop\n"))
+                #expect(
+                    try await get("/proxy/shop", port: port, fields: fields)
+                        .contains("\r\nLocation: /outer/proxy/shop/\r\n"))
+                #expect(
+                    try await get("/a", port: port, fields: fields, host: "shop.gw.test")
+                        .contains("\nX-Forwarded-Prefix: /outer\n"))
+                #expect(
+                    try await !get("/a", port: port, fields: "X-Forwarded-Prefix: /\r\n", host: "shop.gw.test")
+                        .contains("X-Forwarded-Prefix"))
+            }
+        }
+        await mirror.close()
+    }
+
     @Test("Every refusal has its status")
     func refusals() async throws {
         let (mirror, target) = try await startMirror()
@@ -114,6 +189,15 @@ struct GatewayTests {
                 try await status(
                     "GET /-/tunnel HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer user-a\r\nConnection: close\r\n\r\n")
                     == "426")
+            let door = "Host: x\r\nConnection: close\r\n"
+            let post = try await send("POST /-/tunnel HTTP/1.1\r\n\(door)\r\n", to: port)
+            #expect(post.hasPrefix("HTTP/1.1 405 "))
+            #expect(post.contains("\r\nAllow: GET\r\n"))
+            let anonymous = try await send("GET /-/tunnel HTTP/1.1\r\n\(door)\r\n", to: port)
+            #expect(anonymous.contains("\r\nWWW-Authenticate: Bearer\r\n"))
+            let plain = try await send(
+                "GET /-/tunnel HTTP/1.1\r\n\(door)Authorization: Bearer user-a\r\n\r\n", to: port)
+            #expect(plain.contains("\r\nUpgrade: \(TunnelWire.upgradeToken), websocket\r\n"))
             #expect(try await status("nonsense\r\n\r\n") == "400")
 
             let dead = try makeAgent(gateway: port, target: 1, tunnels: [TunnelRequest(name: "dead", kind: .http)])
@@ -141,7 +225,7 @@ struct GatewayTests {
             let causes = await gateway.metrics().refusals
             for cause in [
                 RefusalCause.unknownPath, .unknownKite, .unauthenticated, .connectFailed, .noLane, .upstreamSilent,
-                .loop, .malformed, .bodyTooLarge,
+                .loop, .malformed, .bodyTooLarge, .methodNotAllowed,
             ] {
                 #expect(causes[cause, default: 0] > 0, "\(cause)")
             }
@@ -164,6 +248,41 @@ struct GatewayTests {
             }
             let late = try await answer
             #expect(late.contains("GET /late "))
+        }
+        await mirror.close()
+    }
+
+    @Test("Nobody waits for a kite that is gone for good, nor for a name whose agent has been away for long")
+    func goneForGood() async throws {
+        let (mirror, target) = try await startMirror()
+        let id = "0e1d7b54-0000-4000-8000-0000000000aa"
+        for (request, path, grace) in [
+            (TunnelRequest(kind: .kite, kiteID: id, path: "/kite"), id, TimeAmount.seconds(30)),
+            (TunnelRequest(name: "shop", kind: .http), "shop", .zero),
+        ] {
+            try await withGateway({
+                $0.parking.grace = grace
+                $0.parking.time = .seconds(40)
+                $0.threads = 2
+            }) { gateway, port async throws in
+                let agent = try makeAgent(gateway: port, target: target, tunnels: [request])
+                try await withAgent(agent) { _ async throws in
+                    #expect(try await get("/proxy/\(path)/x", port: port).hasPrefix("HTTP/1.1 200 "))
+                }
+                while await gateway.metrics().sessions > 0 { await Task.yield() }
+                let began = NIODeadline.now()
+                for _ in 0..<4 {
+                    let answer = try await get("/proxy/\(path)/x", port: port)
+                    #expect(answer.hasPrefix("HTTP/1.1 503 "))
+                    #expect(answer.contains("\r\nRetry-After: "))
+                }
+                #expect(NIODeadline.now() - began < .seconds(20))
+                // The same kite comes back after all.
+                try await withAgent(try makeAgent(gateway: port, target: target, tunnels: [request])) {
+                    _ async throws in
+                    #expect(try await get("/proxy/\(path)/x", port: port).hasPrefix("HTTP/1.1 200 "))
+                }
+            }
         }
         await mirror.close()
     }

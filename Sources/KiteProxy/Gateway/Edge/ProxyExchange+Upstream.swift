@@ -11,15 +11,50 @@ extension ProxyExchange {
         self.route = route
         route.isUsed = true
         if let upstream = route.choose(at: worker.eventLoop.now, excluding: failed) {
-            connect(to: upstream)
+            if isSlashMissing, !(upstream is DirectUpstream), upstream.pathPrefix(in: route) == nil {
+                redirectToDirectory()
+            } else {
+                connect(to: upstream)
+            }
         } else {
             park(on: route)
         }
     }
 
+    /// Whether this is a page request for `/proxy/<name>`, without anything after it. Clients of WebSockets follow no redirects.
+    private var isSlashMissing: Bool {
+        guard let request = exchange?.request, !byHost, !request.wantsUpgrade else { return false }
+        switch request.method {
+        case .get, .head: break
+        default: return false
+        }
+        let rest = request.target.readableBytesView.dropFirst(droppedPathBytes)
+        return rest.isEmpty || rest.first == UInt8(ascii: "?")
+    }
+
+    /// A browser takes the relative links of what lies at `/proxy/<name>` for paths below `/proxy/`: sends it to `/proxy/<name>/`.
+    private func redirectToDirectory() {
+        guard let exchange, let origin else { return }
+        let target = exchange.request.target
+        var location = origin.prefix(of: exchange.request, droppedPathBytes: droppedPathBytes)
+        location.writeStaticString("/")
+        location.writeBytes(target.readableBytesView.dropFirst(droppedPathBytes))
+        status = 308
+        hasResponded = true
+        record()
+        exchange.respond(
+            ResponseHead(
+                status: status,
+                // The name may stand for something else tomorrow.
+                fields: HeaderBlock(["Location": String(buffer: location), "Cache-Control": "no-store"])),
+            body: ByteBuffer())
+    }
+
     func park(on route: Route) {
         let parking = worker.settings.options.parking
-        guard parking.time > .zero, !worker.isDraining else { return refuseAway() }
+        guard parking.time > .zero, !worker.isDraining, route.awaitedUntil > worker.eventLoop.now else {
+            return refuseAway()
+        }
         guard route.parked.count < parking.requestsPerRoute, worker.metrics.parkedRequests < parking.requests else {
             return refuse(
                 .parkingFull,
@@ -61,8 +96,8 @@ extension ProxyExchange {
         proceed(on: route)
     }
 
-    /// The route was taken away while this waited for it.
-    func routeVanished() {
+    /// What this waited for will not come: the route was taken away, or its agent is gone for good.
+    func waitedInVain() {
         guard stage == .parked else { return }
         worker.metrics.parkedRequests -= 1
         parkingTimer?.cancel()

@@ -42,6 +42,9 @@ struct ClaimBook: Sendable {
 
     func owner(of key: RouteKey) -> String? { entries[key]?.username }
 
+    /// How long a claim is kept; nil where there is none.
+    func term(of key: RouteKey) -> Term? { entries[key]?.term }
+
     /// Takes several names for a user, or none of them.
     /// - Parameter isServed: whether a passing claim is in use and must stay.
     mutating func take(

@@ -37,6 +37,8 @@ extension RouteBoard {
         session.nextLane = 1
         sessions[id] = session
         sessionOfAgent[agent] = id
+        let keys = bindings.flatMap(\.keys)
+        for worker in workers { worker.run { $0.agentIsThere(keys) } }
         logger.info(
             "agent connected",
             metadata: [
@@ -52,7 +54,8 @@ extension RouteBoard {
         while let old = sessionOfAgent[agent], let session = sessions[old] {
             guard session.epoch < epoch else { return false }
             reconnects += 1
-            await end(old, TunnelGoAway(reason: "superseded by a newer session of the same agent"))
+            await end(
+                old, TunnelGoAway(reason: "superseded by a newer session of the same agent"), isSuperseded: true)
         }
         return true
     }
@@ -93,8 +96,31 @@ extension RouteBoard {
         if session.loops.isEmpty { await end(id, nil) }
     }
 
-    func end(_ id: String, _ message: TunnelGoAway?) async {
+    /// An agent has said that it stops; what is under way goes on.
+    func agentIsLeaving(_ id: String) {
+        guard let session = sessions[id], !session.isLeaving else { return }
+        sessions[id]?.isLeaving = true
+        tellOfLeaving(session, isSuperseded: false)
+    }
+
+    /// Tells the event loops which routes no agent serves any more.
+    private func tellOfLeaving(_ session: Session, isSuperseded: Bool) {
+        let keys = session.bindings.flatMap(\.keys).filter { key in
+            !sessions.values.contains { !$0.isLeaving && $0.bindings.contains { $0.keys.contains(key) } }
+        }
+        let awaited = keys.filter { isSuperseded || book.term(of: $0) == .lasting }
+        let gone = keys.filter { !awaited.contains($0) }
+        for worker in workers {
+            worker.run {
+                $0.agentHasLeft(awaited, isGone: false)
+                $0.agentHasLeft(gone, isGone: true)
+            }
+        }
+    }
+
+    func end(_ id: String, _ message: TunnelGoAway?, isSuperseded: Bool = false) async {
         guard let session = sessions.removeValue(forKey: id) else { return }
+        tellOfLeaving(session, isSuperseded: isSuperseded)
         if sessionOfAgent[session.agent] == id { sessionOfAgent[session.agent] = nil }
         for worker in workers { worker.run { $0.closeLanes(session: id, message) } }
         for port in session.ports { await port.close() }

@@ -32,6 +32,8 @@ actor RouteBoard {
         /// The event loop of each lane, by lane number.
         var loops: [Int: Int] = [:]
         var nextLane = 0
+        /// The agent has said that it stops.
+        var isLeaving = false
         var ports: [PublicPort] = []
     }
     struct DirectRoute {

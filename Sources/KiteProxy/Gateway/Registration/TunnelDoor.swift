@@ -16,6 +16,11 @@ final class TunnelDoor {
         guard worker.settings.options.tunnels.isEnabled else {
             return worker.refuse(exchange, .unknownPath, Refusal(404, "This gateway takes no tunnels."))
         }
+        guard case .get = exchange.request.method else {
+            return worker.refuse(
+                exchange, .methodNotAllowed,
+                Refusal(405, "Agents connect here with GET and an Upgrade field."), fields: ["Allow": "GET"])
+        }
         guard !worker.isDraining else {
             return worker.refuse(exchange, .shuttingDown, Refusal(503, "The gateway is shutting down.", retryAfter: 1))
         }
@@ -25,7 +30,7 @@ final class TunnelDoor {
         } catch {
             return worker.refuse(
                 exchange, .unauthenticated, Refusal(401, "The kite key or token was not accepted: \(error)."),
-                detail: error.description)
+                detail: error.description, fields: ["WWW-Authenticate": "Bearer"])
         }
         guard let transport = open(exchange) else { return }
         let handshake = GatewayLaneHandshake(transport: transport, wheel: worker.wheel)
@@ -61,7 +66,8 @@ final class TunnelDoor {
         }
         worker.refuse(
             exchange, .badTunnel,
-            Refusal(426, "Agents connect here with Upgrade: \(TunnelWire.upgradeToken), or with a WebSocket."))
+            Refusal(426, "Agents connect here with Upgrade: \(TunnelWire.upgradeToken), or with a WebSocket."),
+            fields: ["Upgrade": "\(TunnelWire.upgradeToken), websocket"])
         return nil
     }
 
@@ -142,7 +148,12 @@ final class AttachedLaneDelegate: TunnelLaneDelegate {
         stream.abort(TransportError(.refused, "agents open no streams"))
     }
 
-    func laneReceived(_ lane: TunnelLane, goAway: TunnelGoAway) { worker.laneIsLeaving(lane) }
+    func laneReceived(_ lane: TunnelLane, goAway: TunnelGoAway) {
+        worker.laneIsLeaving(lane)
+        let board = worker.settings.board
+        let session = session
+        _ = worker.settings.pool.spawn { await board.agentIsLeaving(session) }
+    }
     func laneReceived(_ lane: TunnelLane, note: TunnelNote) {}
 
     func laneSuspended(_ lane: TunnelLane, cause: TransportError) {

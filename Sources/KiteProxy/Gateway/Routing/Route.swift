@@ -31,8 +31,11 @@ final class Route {
     var isUsed = false
     /// Requests that wait for an agent.
     var parked: [ProxyExchange] = []
+    /// Until when an agent can be expected to come: requests are parked before that and refused after.
+    var awaitedUntil: NIODeadline
 
-    init(_ spec: RouteSpec) {
+    init(_ spec: RouteSpec, awaitedUntil: NIODeadline = .distantFuture) {
+        self.awaitedUntil = awaitedUntil
         key = spec.key
         self.spec = spec
         update(spec)
