@@ -49,6 +49,7 @@ let package = Package(
     ],
     targets: [
         // MARK: KiteCore, from the bottom up
+        .target(name: "CZlib", path: "Sources/CZlib", linkerSettings: [.linkedLibrary("z")]),
         .target(
             name: "KiteSupport", dependencies: nio + [logging, lifecycle], path: "Sources/KiteCore/Support",
             swiftSettings: settings),
@@ -56,7 +57,8 @@ let package = Package(
             name: "KiteHTTP", dependencies: nio + [logging, "KiteSupport"], path: "Sources/KiteCore/HTTP",
             swiftSettings: settings),
         .target(
-            name: "KiteWebSocket", dependencies: nio + ["KiteHTTP", "KiteSupport"], path: "Sources/KiteCore/WebSocket",
+            name: "KiteWebSocket", dependencies: nio + ["CZlib", "KiteHTTP", "KiteSupport"],
+            path: "Sources/KiteCore/WebSocket",
             swiftSettings: settings),
         .target(
             name: "KiteDialing",
@@ -150,7 +152,7 @@ let package = Package(
             dependencies: nio + embedded + [
                 "KiteSockJS", "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSupport", "SockJSTestServer", logging,
             ],
-            path: "Tests/KiteCore/SockJS", swiftSettings: settings),
+            path: "Tests/KiteCore/SockJS", exclude: ["Peers"], swiftSettings: settings),
         .testTarget(
             name: "KiteTunnelTests",
             dependencies: nio + embedded + [
@@ -193,7 +195,8 @@ let package = Package(
             ],
             path: "Tests/TunnelClient", swiftSettings: settings),
         .executableTarget(
-            name: "SockJSTestServer", dependencies: nio + ["KiteSockJS", "KiteHTTP", "KiteSupport"],
+            name: "SockJSTestServer",
+            dependencies: nio + ["KiteSockJS", "KiteWebSocket", "KiteHTTP", "KiteSupport"],
             path: "Tests/SockJSTestServer", swiftSettings: settings),
         .executableTarget(
             name: "TestKite", dependencies: ["KiteCore"], path: "Tests/TestKite", swiftSettings: settings

@@ -5,7 +5,7 @@ import KiteSupport
 package import NIOCore
 import NIOPosix
 
-/// Serves `/echo`, `/close`, `/disabled_websocket_echo` and `/cookie_needed_echo`.
+/// Serves `/echo`, `/close`, `/disabled_websocket_echo` and `/cookie_needed_echo`, and a WebSocket without SockJS at `/websocket_echo`.
 package final class SockJSTestServices: Sendable {
     /// Streaming responses end after this many bytes, so that a test sees them end.
     package static let responseLimit = 4096
@@ -26,16 +26,10 @@ package final class SockJSTestServices: Sendable {
                 let rest = path.dropFirst(service.prefix.count)
                 if rest.isEmpty || rest.hasPrefix("/") { return service.serve(exchange, path: rest) }
             }
+            if path == "/websocket_echo" { return WebSocketEcho.serve(exchange) }
             exchange.handler = IgnoringHandler()
             exchange.respond(ResponseHead(status: 404), body: ByteBuffer())
         }
-    }
-
-    private final class IgnoringHandler: ExchangeHandler {
-        func exchangeReceived(_ exchange: any Exchange, body: ByteBuffer) {}
-        func exchangeRequestEnded(_ exchange: any Exchange, trailers: HeaderBlock?) {}
-        func exchangeWritabilityChanged(_ exchange: any Exchange, isWritable: Bool) {}
-        func exchangeEnded(_ exchange: any Exchange, error: TransportError?) {}
     }
 
     /// Listens.

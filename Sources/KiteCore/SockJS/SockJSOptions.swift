@@ -21,6 +21,9 @@ public struct SockJSOptions: Sendable {
     public var setsCookie = false
     /// Whether WebSockets are served.
     public var allowsWebSocket = true
+    /// From how many bytes on a WebSocket message is compressed for clients that offer permessage-deflate (RFC 7692), as browsers do; nil where
+    /// the offer is not taken. No memory is held for it between messages.
+    public var compressionThreshold: Int? = 1024
     /// The script that the iframe page loads.
     public var clientScriptURL = "https://cdn.jsdelivr.net/npm/sockjs-client@1/dist/sockjs.min.js"
 

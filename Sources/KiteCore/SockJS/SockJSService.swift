@@ -167,7 +167,13 @@ public final class SockJSService: Sendable {
         let limits = WebSocketLimits(
             messageBytes: options.maxMessageBytes, pingInterval: options.heartbeat + .seconds(5))
         let peer = Self.peer(exchange, transport: isRaw ? "rawwebsocket" : "websocket")
-        guard let connection = WebSocketHandshake.accept(exchange, limits: limits, acceptsDrafts: true, wheel: wheel)
+        let compression = options.compressionThreshold.map { threshold in
+            let standard = WebSocketCompression().messageBytes
+            return WebSocketCompression(messageBytes: max(threshold, 0)...max(threshold, standard.upperBound))
+        }
+        guard
+            let connection = WebSocketHandshake.accept(
+                exchange, limits: limits, acceptsDrafts: true, compression: compression, wheel: wheel)
         else {
             return registry.release(serial: serial, id: nil)
         }

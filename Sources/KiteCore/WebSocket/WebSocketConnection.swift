@@ -22,6 +22,12 @@ package final class WebSocketConnection {
     /// Server payloads up to this many bytes are copied behind their header, longer ones are written as they are.
     private static let copiedPayloadBytes = 2048
 
+    /// What was agreed upon, and what it is used for.
+    struct Compression {
+        var agreement: WebSocketDeflate
+        var options: WebSocketCompression
+    }
+
     package let role: WebSocketRole
     /// Who is told what arrives. Nothing is delivered while it is nil.
     package var delegate: (any WebSocketConnectionDelegate)? {
@@ -29,6 +35,8 @@ package final class WebSocketConnection {
     }
     private let transport: any ByteTransport
     private let limits: WebSocketLimits
+    /// Nil where permessage-deflate was not agreed upon.
+    private let compression: Compression?
     private var machine: WebSocketStateMachine
     private var isReading = true
     private var isPumping = false
@@ -44,15 +52,23 @@ package final class WebSocketConnection {
     /// Takes over the transport.
     /// - Parameters:
     ///   - wheel: the loop's timer wheel; without one there are no deadlines and no pings.
-    package init(
+    package convenience init(
         transport: any ByteTransport, role: WebSocketRole, limits: WebSocketLimits = WebSocketLimits(),
+        wheel: TimerWheel?
+    ) {
+        self.init(transport: transport, role: role, limits: limits, compression: nil, wheel: wheel)
+    }
+
+    init(
+        transport: any ByteTransport, role: WebSocketRole, limits: WebSocketLimits, compression: Compression?,
         wheel: TimerWheel?
     ) {
         self.transport = transport
         self.role = role
+        self.compression = compression
         self.limits = limits
         self.wheel = wheel
-        machine = WebSocketStateMachine(role: role, limits: limits)
+        machine = WebSocketStateMachine(role: role, limits: limits, allowsCompression: compression != nil)
         if let wheel, let interval = limits.pingInterval {
             let timer = WheelTimer(wheel: wheel) { [weak self] in self?.pingDue() }
             pingTimer = timer
@@ -112,13 +128,22 @@ package final class WebSocketConnection {
 
     private func send(_ opcode: WebSocketOpcode, _ payload: ByteBuffer) {
         guard machine.isOpen else { return }
+        var payload = payload
+        var isCompressed = false
+        if let compression, !opcode.isControl, compression.options.messageBytes.contains(payload.readableBytes),
+            let shorter = DeflateCodec.current.deflate(payload, windowBits: compression.agreement.windowBits)
+        {
+            payload = shorter
+            isCompressed = true
+        }
         var output = ByteBuffer()
         if role == .server && payload.readableBytes > Self.copiedPayloadBytes {
-            machine.encodeHeader(opcode, payloadLength: payload.readableBytes, into: &output)
+            machine.encodeHeader(
+                opcode, isCompressed: isCompressed, payloadLength: payload.readableBytes, into: &output)
             transport.write(output)
             transport.write(payload)
         } else {
-            machine.encode(opcode, payload: payload, into: &output)
+            machine.encode(opcode, isCompressed: isCompressed, payload: payload, into: &output)
             transport.write(output)
         }
     }
@@ -129,7 +154,7 @@ package final class WebSocketConnection {
         isPumping = true
         defer { isPumping = false }
         while isReading && (delegate != nil || !machine.isOpen) {
-            switch machine.next() {
+            switch inflated(machine.next()) {
             case .none:
                 if isInputOver, let closure = machine.inputClosed() {
                     transport.close()
@@ -138,6 +163,7 @@ package final class WebSocketConnection {
                 return
             case .deliver(.text(let message)): delegate?.webSocket(self, receivedText: message)
             case .deliver(.binary(let message)): delegate?.webSocket(self, receivedBinary: message)
+            case .inflate: return
             case .answerPing(let payload):
                 // A peer that pings and does not read makes us hold one pong, not all of them.
                 if transport.isWritable { send(.pong, payload) } else { pendingPong = payload }
@@ -150,6 +176,17 @@ package final class WebSocketConnection {
                 if frame.readableBytes > 0 { transport.write(frame) }
                 end(WebSocketClosure(code: error.code, reason: error.message, isClean: false))
             }
+        }
+    }
+
+    /// Puts the message itself in the place of a compressed one.
+    private func inflated(_ action: WebSocketStateMachine.Action) -> WebSocketStateMachine.Action {
+        guard case .inflate(let compressed, let isText) = action else { return action }
+        do throws(WebSocketError) {
+            let message = try DeflateCodec.current.inflate(compressed, limit: limits.messageBytes, isText: isText)
+            return .deliver(isText ? .text(message) : .binary(message))
+        } catch {
+            return machine.fail(error)
         }
     }
 

@@ -24,9 +24,14 @@ package struct WebSocketFrame: Sendable, Hashable {
     package var isFinal: Bool
     package var opcode: WebSocketOpcode
     package var payload: ByteBuffer
+    /// The first reserved bit: with this frame begins a compressed message (RFC 7692 section 6).
+    package var isCompressed: Bool
 
-    package init(isFinal: Bool = true, opcode: WebSocketOpcode, payload: ByteBuffer = ByteBuffer()) {
+    package init(
+        isFinal: Bool = true, opcode: WebSocketOpcode, payload: ByteBuffer = ByteBuffer(), isCompressed: Bool = false
+    ) {
         self.isFinal = isFinal
+        self.isCompressed = isCompressed
         self.opcode = opcode
         self.payload = payload
     }
@@ -59,6 +64,15 @@ package struct WebSocketLimits: Sendable {
         self.closeTimeout = closeTimeout
         self.pingInterval = pingInterval
     }
+}
+
+/// Which messages a server compresses for clients that offer permessage-deflate (RFC 7692). Nothing is kept from one message for the
+/// next, on either side, and the memory to compress with is shared by all WebSockets of an event loop.
+package struct WebSocketCompression: Sendable, Hashable {
+    /// Sizes of messages in bytes. Shorter ones hardly gain; longer ones would keep the event loop busy for too long.
+    package var messageBytes: ClosedRange<Int>
+
+    package init(messageBytes: ClosedRange<Int> = 1024...1 << 20) { self.messageBytes = messageBytes }
 }
 
 /// The peer broke the protocol or a limit; ``code`` goes into the close frame.

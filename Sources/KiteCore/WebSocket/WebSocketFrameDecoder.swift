@@ -6,6 +6,7 @@ package import NIOCore
 package struct WebSocketFrameDecoder: Sendable {
     private let role: WebSocketRole
     private let maxFrameBytes: Int
+    private let allowsCompression: Bool
     private var buffer = ByteBuffer()
     /// Where, counted from the reader index, the first frame begins that is not wholly unmasked. Everything that arrives is unmasked in
     /// place before the first slice of it is handed out, because writing to a buffer that has slices copies it.
@@ -16,8 +17,10 @@ package struct WebSocketFrameDecoder: Sendable {
     /// - Parameters:
     ///   - role: which end this is; a server takes masked frames only, a client unmasked ones only.
     ///   - maxFrameBytes: the longest payload of a data frame.
-    package init(role: WebSocketRole, maxFrameBytes: Int) {
+    ///   - allowsCompression: permessage-deflate was agreed upon.
+    package init(role: WebSocketRole, maxFrameBytes: Int, allowsCompression: Bool = false) {
         self.role = role
+        self.allowsCompression = allowsCompression
         self.maxFrameBytes = max(maxFrameBytes, 0)
     }
 
@@ -36,16 +39,36 @@ package struct WebSocketFrameDecoder: Sendable {
     }
 
     /// The next complete frame, nil when more bytes are needed.
+    /// - Parameter room: how long a data frame may be now.
     /// - Throws: what the peer did wrong; the decoder is of no use after that.
-    package mutating func next() throws(WebSocketError) -> WebSocketFrame? {
+    package mutating func next(room: Int = .max) throws(WebSocketError) -> WebSocketFrame? {
         guard let header = try header(at: 0) else { return nil }
+        guard header.opcode.isControl || header.payloadLength <= room else {
+            throw WebSocketError(.tooBig, "A message is longer than \(maxFrameBytes) bytes.")
+        }
         let total = header.length + header.payloadLength
         guard buffer.readableBytes >= total else { return nil }
         buffer.moveReaderIndex(forwardBy: header.length)
         let payload = buffer.readSlice(length: header.payloadLength) ?? ByteBuffer()
         scanned = max(scanned - total, 0)
         if buffer.readableBytes == 0 { buffer = ByteBuffer() }
-        return WebSocketFrame(isFinal: header.isFinal, opcode: header.opcode, payload: payload)
+        return WebSocketFrame(
+            isFinal: header.isFinal, opcode: header.opcode, payload: payload, isCompressed: header.isCompressed)
+    }
+
+    /// Shows what has arrived of a data frame that is not complete. Call it when ``next(room:)`` has no frame.
+    package func withPartialFrame(
+        _ body: (WebSocketOpcode, _ isCompressed: Bool, UnsafeRawBufferPointer) -> Void
+    ) {
+        guard let header = try? header(at: 0), !header.opcode.isControl else { return }
+        let arrived =
+            role == .server
+            ? (scanned == 0 ? unmasked : 0) : min(header.payloadLength, buffer.readableBytes - header.length)
+        guard arrived > 0 else { return }
+        buffer.withUnsafeReadableBytes { bytes in
+            let payload = bytes[header.length..<header.length + arrived]
+            body(header.opcode, header.isCompressed, UnsafeRawBufferPointer(rebasing: payload))
+        }
     }
 
     /// Drops what is buffered.
@@ -57,6 +80,7 @@ package struct WebSocketFrameDecoder: Sendable {
 
     private struct Header {
         var isFinal: Bool
+        var isCompressed: Bool
         var opcode: WebSocketOpcode
         var length: Int
         var payloadLength: Int
@@ -67,11 +91,15 @@ package struct WebSocketFrameDecoder: Sendable {
         let start = buffer.readerIndex + offset
         let available = buffer.readableBytes - offset
         guard available >= 1, let first: UInt8 = buffer.getInteger(at: start) else { return nil }
-        guard first & 0x70 == 0 else {
+        guard first & (allowsCompression ? 0x30 : 0x70) == 0 else {
             throw WebSocketError(.protocolError, "Reserved bits are set but no extension was agreed upon.")
         }
+        let isCompressed = first & 0x40 != 0
         guard let opcode = WebSocketOpcode(rawValue: first & 0x0F) else {
             throw WebSocketError(.protocolError, "The opcode \(first & 0x0F) is reserved.")
+        }
+        if isCompressed && opcode != .text && opcode != .binary {
+            throw WebSocketError(.protocolError, "Only the first frame of a message says that it is compressed.")
         }
         let isFinal = first & 0x80 != 0
         if opcode.isControl && !isFinal { throw WebSocketError(.protocolError, "A control frame is fragmented.") }
@@ -114,7 +142,9 @@ package struct WebSocketFrameDecoder: Sendable {
             key = value
             length += 4
         }
-        return Header(isFinal: isFinal, opcode: opcode, length: length, payloadLength: Int(payload), key: key)
+        return Header(
+            isFinal: isFinal, isCompressed: isCompressed, opcode: opcode, length: length, payloadLength: Int(payload),
+            key: key)
     }
 
     /// Unmasks what has arrived. What is malformed stops it here and is reported by ``next()``.

@@ -12,11 +12,13 @@ package struct WebSocketFrameEncoder: Sendable {
 
     /// Appends one frame.
     package mutating func encode(
-        _ opcode: WebSocketOpcode, isFinal: Bool = true, payload: ByteBuffer, into output: inout ByteBuffer
+        _ opcode: WebSocketOpcode, isFinal: Bool = true, isCompressed: Bool = false, payload: ByteBuffer,
+        into output: inout ByteBuffer
     ) {
         let count = payload.readableBytes
         output.reserveCapacity(minimumWritableBytes: count + 14)
-        let key = writeHeader(opcode, isFinal: isFinal, payloadLength: count, into: &output)
+        let key = writeHeader(
+            opcode, isFinal: isFinal, isCompressed: isCompressed, payloadLength: count, into: &output)
         output.writeImmutableBuffer(payload)
         if let key {
             let start = output.writerIndex - count - output.readerIndex
@@ -30,9 +32,10 @@ package struct WebSocketFrameEncoder: Sendable {
     /// - Returns: the masking key that the payload needs; nil for a server.
     @discardableResult
     package mutating func writeHeader(
-        _ opcode: WebSocketOpcode, isFinal: Bool, payloadLength: Int, into output: inout ByteBuffer
+        _ opcode: WebSocketOpcode, isFinal: Bool, isCompressed: Bool = false, payloadLength: Int,
+        into output: inout ByteBuffer
     ) -> UInt32? {
-        output.writeInteger((isFinal ? 0x80 : 0) | opcode.rawValue)
+        output.writeInteger((isFinal ? 0x80 : 0) | (isCompressed ? 0x40 : 0) | opcode.rawValue)
         let maskBit: UInt8 = role == .client ? 0x80 : 0
         switch payloadLength {
         case ...125: output.writeInteger(maskBit | UInt8(truncatingIfNeeded: payloadLength))

@@ -3,7 +3,8 @@ package import KiteHTTP
 package import KiteSupport
 import NIOCore
 
-/// Makes and checks the HTTP messages by which a connection becomes a WebSocket. Extensions and subprotocols are never agreed upon.
+/// Makes and checks the HTTP messages by which a connection becomes a WebSocket. Of extensions only
+/// permessage-deflate is agreed upon, where the answering side wants it; of subprotocols none.
 package enum WebSocketHandshake {
     /// Why a request does not open a WebSocket, as the response that says so.
     package struct Refusal: Error, Sendable {
@@ -61,15 +62,22 @@ package enum WebSocketHandshake {
     }
 
     /// Answers an exchange with a WebSocket, or with a refusal.
+    /// - Parameter compression: nil when permessage-deflate is not agreed to.
     /// - Returns: nil when refused or when the connection is gone; the exchange is then over.
     package static func accept(
         _ exchange: any Exchange, limits: WebSocketLimits = WebSocketLimits(), acceptsDrafts: Bool = false,
-        wheel: TimerWheel?
+        compression: WebSocketCompression? = nil, wheel: TimerWheel?
     ) -> WebSocketConnection? {
         do throws(Refusal) {
-            let head = try accept(exchange.request, acceptsDrafts: acceptsDrafts)
+            var head = try accept(exchange.request, acceptsDrafts: acceptsDrafts)
+            var agreed: WebSocketConnection.Compression?
+            if let compression, let agreement = try deflate(exchange.request) {
+                agreed = WebSocketConnection.Compression(agreement: agreement, options: compression)
+                head.fields.append("Sec-WebSocket-Extensions", agreement.response)
+            }
             guard let transport = exchange.upgrade(head) else { return nil }
-            return WebSocketConnection(transport: transport, role: .server, limits: limits, wheel: wheel)
+            return WebSocketConnection(
+                transport: transport, role: .server, limits: limits, compression: agreed, wheel: wheel)
         } catch {
             var head = ResponseHead(status: error.status, fields: error.fields)
             if error.status == 405 {
@@ -79,6 +87,17 @@ package enum WebSocketHandshake {
                 exchange.respond(head, body: ByteBuffer(string: error.reason + "\n"))
             }
             return nil
+        }
+    }
+
+    /// What is agreed upon with a client that offers permessage-deflate.
+    private static func deflate(_ request: RequestHead) throws(Refusal) -> WebSocketDeflate? {
+        do throws(WebSocketExtensionOffer.Malformed) {
+            return WebSocketDeflate(try WebSocketExtensionOffer.offers(in: request.fields))
+        } catch {
+            throw Refusal(
+                status: 400, reason: "Not a valid websocket request: Sec-WebSocket-Extensions is malformed.",
+                fields: HeaderBlock())
         }
     }
 

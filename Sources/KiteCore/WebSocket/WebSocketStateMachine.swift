@@ -27,6 +27,8 @@ package struct WebSocketStateMachine: Sendable {
         /// More bytes are needed, or all is over.
         case none
         case deliver(WebSocketMessage)
+        /// Decompress a message and deliver it, or call ``WebSocketStateMachine/fail(_:)``.
+        case inflate(ByteBuffer, isText: Bool)
         /// Send a pong with this payload; when several are due only the last need be sent (RFC 6455 section 5.5.3).
         case answerPing(ByteBuffer)
         case receivedPong
@@ -47,8 +49,10 @@ package struct WebSocketStateMachine: Sendable {
     private var assembler: WebSocketMessageAssembler
     private var encoder: WebSocketFrameEncoder
 
-    package init(role: WebSocketRole, limits: WebSocketLimits) {
-        decoder = WebSocketFrameDecoder(role: role, maxFrameBytes: limits.messageBytes)
+    /// - Parameter allowsCompression: permessage-deflate was agreed upon.
+    package init(role: WebSocketRole, limits: WebSocketLimits, allowsCompression: Bool = false) {
+        decoder = WebSocketFrameDecoder(
+            role: role, maxFrameBytes: limits.messageBytes, allowsCompression: allowsCompression)
         assembler = WebSocketMessageAssembler(maxBytes: limits.messageBytes, maxFragments: limits.fragments)
         encoder = WebSocketFrameEncoder(role: role)
     }
@@ -68,22 +72,39 @@ package struct WebSocketStateMachine: Sendable {
     /// The next thing to do.
     package mutating func next() -> Action {
         do throws(WebSocketError) {
-            while state != .closed, let frame = try decoder.next() {
+            while state != .closed, let frame = try decoder.next(room: assembler.room) {
                 switch frame.opcode {
                 case .text, .binary, .continuation:
-                    if let message = try assembler.receive(frame), state == .open { return .deliver(message) }
+                    guard let assembled = try assembler.receive(frame), state == .open else { continue }
+                    switch assembled {
+                    case .message(let message): return .deliver(message)
+                    case .compressed(let message, let isText): return .inflate(message, isText: isText)
+                    }
                 case .ping: if state == .open { return .answerPing(frame.payload) }
                 case .pong: return .receivedPong
                 case .close: return try receivedClose(frame.payload)
                 }
             }
+            if state == .open {
+                var isValid = true
+                decoder.withPartialFrame { opcode, isCompressed, payload in
+                    isValid = assembler.preview(opcode, isCompressed: isCompressed, payload)
+                }
+                guard isValid else { throw .notUTF8 }
+            }
             return .none
         } catch {
-            var output = ByteBuffer()
-            if state == .open { encoder.encodeClose(error.code, reason: error.message, into: &output) }
-            end()
-            return .fail(error, frame: output)
+            return fail(error)
         }
+    }
+
+    /// The peer broke a rule.
+    /// - Returns: what to do.
+    package mutating func fail(_ error: WebSocketError) -> Action {
+        var output = ByteBuffer()
+        if state == .open { encoder.encodeClose(error.code, reason: error.message, into: &output) }
+        end()
+        return .fail(error, frame: output)
     }
 
     /// The peer sends no more bytes.
@@ -139,17 +160,18 @@ package struct WebSocketStateMachine: Sendable {
 
     /// Writes a frame of a message, or a ping or pong. Nothing is written unless the WebSocket is open.
     package mutating func encode(
-        _ opcode: WebSocketOpcode, payload: ByteBuffer, into output: inout ByteBuffer
+        _ opcode: WebSocketOpcode, isCompressed: Bool = false, payload: ByteBuffer, into output: inout ByteBuffer
     ) {
         guard state == .open else { return }
-        encoder.encode(opcode, payload: payload, into: &output)
+        encoder.encode(opcode, isCompressed: isCompressed, payload: payload, into: &output)
     }
 
     /// Writes a frame's header alone; for a server, whose payloads need no masking.
     package mutating func encodeHeader(
-        _ opcode: WebSocketOpcode, payloadLength: Int, into output: inout ByteBuffer
+        _ opcode: WebSocketOpcode, isCompressed: Bool = false, payloadLength: Int, into output: inout ByteBuffer
     ) {
         guard state == .open else { return }
-        encoder.writeHeader(opcode, isFinal: true, payloadLength: payloadLength, into: &output)
+        encoder.writeHeader(
+            opcode, isFinal: true, isCompressed: isCompressed, payloadLength: payloadLength, into: &output)
     }
 }

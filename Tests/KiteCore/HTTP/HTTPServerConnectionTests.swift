@@ -326,6 +326,28 @@ import Testing
         #expect(try halfway.handler().error?.code == .reset)
     }
 
+    @Test func tellsTheHandlerThatTheVisitorClosedItsSide() throws {
+        let waiting = Fixture()
+        waiting.transport.receive(Self.get)
+        #expect(try waiting.handler().inputClosings == 0)
+        waiting.connection.transportInputClosed()
+        #expect(try waiting.handler().inputClosings == 1)
+        #expect(try !waiting.handler().isOver)
+
+        // With the request, and for each of several requests that were sent ahead.
+        let ahead = Fixture()
+        ahead.transport.receive(Self.get + Self.get)
+        ahead.connection.transportInputClosed()
+        #expect(try ahead.handler().inputClosings == 1)
+        try ahead.exchange().respond(ResponseHead(status: 200), body: ByteBuffer(string: "x"))
+        #expect(ahead.acceptor.handlers.allSatisfy { $0.inputClosings == 1 })
+
+        let halfway = Fixture()
+        halfway.transport.receive("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na")
+        halfway.connection.transportInputClosed()
+        #expect(try halfway.handler().inputClosings == 0)
+    }
+
     @Test func backPressureReachesBothSides() throws {
         let it = Fixture()
         it.transport.receive("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\na")

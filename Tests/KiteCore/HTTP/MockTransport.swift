@@ -53,6 +53,7 @@ final class RecordingHandler: ExchangeHandler {
     var isOver = false
     var error: TransportError?
     var writability: [Bool] = []
+    var inputClosings = 0
     var onEnd: (() -> Void)?
 
     func exchangeReceived(_ exchange: any Exchange, body: ByteBuffer) { self.body += String(buffer: body) }
@@ -62,6 +63,7 @@ final class RecordingHandler: ExchangeHandler {
         onEnd?()
     }
     func exchangeWritabilityChanged(_ exchange: any Exchange, isWritable: Bool) { writability.append(isWritable) }
+    func exchangeInputClosed(_ exchange: any Exchange) { inputClosings += 1 }
     func exchangeEnded(_ exchange: any Exchange, error: TransportError?) {
         isOver = true
         self.error = error

@@ -173,3 +173,93 @@ import Testing
         #expect(String(validating: frame.readableBytesView, as: UTF8.self) == String(repeating: "€", count: 41))
     }
 }
+
+/// What is refused before all of it has arrived.
+@Suite struct WebSocketEarlyRefusalTests {
+    static let limits = WebSocketLimits(messageBytes: 100, fragments: 5)
+
+    /// How many bytes of a frame were taken before the machine had enough; nil when it took all of them.
+    static func refusedAfter(_ bytes: [UInt8], _ role: WebSocketRole, before: [UInt8] = []) -> (
+        count: Int, code: UInt16
+    )? {
+        var machine = WebSocketStateMachine(role: role, limits: limits)
+        machine.receive(ByteBuffer(bytes: before))
+        while case let action = machine.next(), action != .none {
+            if case .fail = action { return (0, 0) }
+        }
+        for (position, byte) in bytes.enumerated() {
+            machine.receive(ByteBuffer(bytes: [byte]))
+            if case .fail(let error, _) = machine.next() { return (position + 1, error.code.rawValue) }
+        }
+        return nil
+    }
+
+    static func frame(_ role: WebSocketRole, _ first: UInt8, _ payload: [UInt8]) -> [UInt8] {
+        rawFrame(first, payload, key: role == .server ? WebSocketFrameTests.key : nil)
+    }
+
+    @Test(arguments: [WebSocketRole.server, .client]) func textAtItsFirstWrongByte(_ role: WebSocketRole) {
+        let header = role == .server ? 6 : 2
+        for (payload, wrong) in [
+            ([0x61, 0x62, 0xFF, 0x63, 0x64], 3), ([0xE2, 0x82, 0xAC, 0xE2, 0x28, 0xA1, 0x61], 5),
+            ([0xF4, 0x90, 0x80, 0x80], 2), ([0xC0, 0xAF], 1), ([0xED, 0xA0, 0x80], 2),
+        ] as [([UInt8], Int)] {
+            let whole = Self.refusedAfter(Self.frame(role, 0x81, payload), role)
+            #expect(whole?.count == header + wrong)
+            #expect(whole?.code == 1007)
+            // The same in a continuation, also when the character had begun in the fragment before.
+            let start = Self.frame(role, 0x01, Array("x".utf8))
+            #expect(Self.refusedAfter(Self.frame(role, 0x80, payload), role, before: start)?.count == header + wrong)
+            if wrong > 1 {
+                let cut = Self.refusedAfter(
+                    Self.frame(role, 0x00, Array(payload[1...])), role, before: Self.frame(role, 0x01, [payload[0]]))
+                #expect(cut?.count == header + wrong - 1)
+            }
+        }
+    }
+
+    @Test(arguments: [WebSocketRole.server, .client]) func soundTextInAnyPieces(_ role: WebSocketRole) {
+        let text = "kites: 風箏 🪁 – драко́н"
+        let bytes = Array(text.utf8)
+        for cut in 0...bytes.count {
+            var machine = WebSocketStateMachine(role: role, limits: Self.limits)
+            var delivered: [WebSocketStateMachine.Action] = []
+            let frames =
+                Self.frame(role, 0x01, Array(bytes[..<cut])) + Self.frame(role, 0x80, Array(bytes[cut...]))
+                + Self.frame(role, 0x81, bytes)
+            for byte in frames {
+                machine.receive(ByteBuffer(bytes: [byte]))
+                while case let action = machine.next(), action != .none { delivered.append(action) }
+            }
+            let message = WebSocketStateMachine.Action.deliver(.text(ByteBuffer(string: text)))
+            #expect(delivered == [message, message])
+        }
+    }
+
+    /// A frame that will be too long is not waited for.
+    @Test(arguments: [WebSocketRole.server, .client]) func lengthsAtTheHeader(_ role: WebSocketRole) {
+        let payload = [UInt8](repeating: 0x61, count: 90)
+        let first = Self.frame(role, 0x01, payload)
+        let header = role == .server ? 6 : 2
+        let refused = Self.refusedAfter(
+            Self.frame(role, 0x80, [UInt8](repeating: 0x61, count: 11)), role, before: first)
+        #expect(refused?.count == header)
+        #expect(refused?.code == 1009)
+        #expect(
+            Self.refusedAfter(Self.frame(role, 0x80, [UInt8](repeating: 0x61, count: 10)), role, before: first) == nil)
+    }
+
+    /// A message may be as long as it likes after a long one in the same read: what is left for the one does not count for the other.
+    @Test func roomIsCountedPerMessage() {
+        let payload = [UInt8](repeating: 0x61, count: 90)
+        var machine = WebSocketStateMachine(role: .server, limits: Self.limits)
+        let bytes =
+            Self.frame(.server, 0x01, payload) + Self.frame(.server, 0x80, []) + Self.frame(.server, 0x81, payload)
+            + Self.frame(.server, 0x01, payload)
+        let message = WebSocketStateMachine.Action.deliver(.text(ByteBuffer(bytes: payload)))
+        #expect(WebSocketStateMachineTests.actions(&machine, bytes) == [message, message])
+        #expect(
+            WebSocketStateMachineTests.actions(
+                &machine, Self.frame(.server, 0x80, []) + Self.frame(.server, 0x81, payload)) == [message, message])
+    }
+}
