@@ -56,7 +56,7 @@ package struct WebSocketLimits: Sendable {
     package var pingInterval: TimeAmount?
 
     package init(
-        messageBytes: Int = 16 << 20, fragments: Int = 1 << 16, closeTimeout: TimeAmount = .seconds(5),
+        messageBytes: Int = 16 << 20, fragments: Int = 1 << 19, closeTimeout: TimeAmount = .seconds(5),
         pingInterval: TimeAmount? = nil
     ) {
         self.messageBytes = messageBytes
