@@ -88,8 +88,18 @@ struct EventTranslator: Sendable {
         switch event {
         case .connecting(let attempt): return [.connecting(gateway: gateway, attempt: attempt)]
         case .connected(let grants): return zip(tunnels.indices, grants).compactMap { serving($0, $1) }
+        case .granted(let position, let grant):
+            guard tunnels.indices.contains(position) else { return [] }
+            if let refusal = grant.refusal {
+                return [
+                    .refused(name: tunnels[position].name, status: refusal.status, reason: refusal.reason)
+                ]
+            }
+            return serving(position, grant).map { [$0] } ?? []
+        case .connectFailed(let cause, let retry): return [.connectFailed(cause: cause, retry: retry)]
         case .laneUp(let lane, let lanes, let wanted): return [.laneUp(lane: lane, lanes: lanes, wanted: wanted)]
         case .laneDown(let lane, let cause, let retry): return [.laneDown(lane: lane, cause: cause, retry: retry)]
+        case .laneRetry(let lane, let cause, let retry): return [.laneRetry(lane: lane, cause: cause, retry: retry)]
         case .goingAway(let reason): return [.goingAway(reason: reason)]
         case .refused(let refusal):
             if let count = told[refusal], count > 0 {

@@ -34,6 +34,14 @@ struct DisplayTests {
             .laneDown(lane: 1, cause: "re\"set", retry: 1.5),
             ["event": "lane_down", "lane": "1", "cause": "re\"set", "retrySeconds": "1.5"]
         ),
+        (
+            .laneRetry(lane: 1, cause: "refused", retry: 0.25),
+            ["event": "lane_retry", "lane": "1", "cause": "refused", "retrySeconds": "0.25"]
+        ),
+        (
+            .connectFailed(cause: "refused", retry: 0.5),
+            ["event": "connect_failed", "cause": "refused", "retrySeconds": "0.5"]
+        ),
         (.goingAway(reason: "restart"), ["event": "going_away", "reason": "restart"]),
         (
             .request(name: "shop", method: "GET", path: "/", status: 200, milliseconds: 1.25),
@@ -90,10 +98,45 @@ struct DisplayTests {
         _ = lines.text(for: .laneDown(lane: 0, cause: "x\u{1B}[2J", retry: 1))
         #expect(lines.status.contains("lanes ○● 1/2"))
         #expect(lines.status.contains("retry in 1.0 s"))
+        #expect(lines.text(for: .laneRetry(lane: 0, cause: "y", retry: 2)).isEmpty)
+        #expect(lines.status.contains("retry in 2.0 s"))
         let request = lines.text(
             for: .request(name: "a", method: "GET", path: "/\u{1B}]0;x", status: 502, milliseconds: 3))
         #expect(request.first?.contains("/\u{1B}]") == false)
         #expect(lines.status.contains("1 requests, 1 failed"))
+    }
+
+    @Test("A gateway that is not there is told of once on a terminal, and is no lane")
+    func notConnected() {
+        var lines = StatusLines()
+        _ = lines.text(for: .connecting(gateway: "g", attempt: 1))
+        #expect(lines.text(for: .connectFailed(cause: "refused", retry: 0.1)).first?.contains("refused") == true)
+        _ = lines.text(for: .connecting(gateway: "g", attempt: 2))
+        #expect(lines.text(for: .connectFailed(cause: "refused", retry: 1.5)).isEmpty)
+        #expect(lines.status.contains("retry in 1.5 s"))
+        #expect(!lines.status.contains("lanes"))
+        #expect(!lines.text(for: .connectFailed(cause: "no route", retry: 1.5)).isEmpty)
+    }
+
+    @Test("A tunnel that was refused and is served later is told with its name")
+    func granted() throws {
+        let tunnels = try ["a", "b"].map { TunnelDefinition(name: $0, target: try TunnelTarget("1", kind: .http)) }
+        var translator = EventTranslator(gateway: "g", tunnels: tunnels)
+        let busy = TunnelRefusal(status: 429, reason: "busy")
+        let grants = [TunnelGrant(name: "a", url: "http://a/"), TunnelGrant(name: "b", refusal: busy)]
+        #expect(translator.translate(.connected(grants)).count == 2)
+        #expect(translator.translate(.refused(busy)).isEmpty)
+        let other = TunnelRefusal(status: 503, reason: "still busy")
+        #expect(
+            translator.translate(.granted(tunnel: 1, TunnelGrant(name: "b", refusal: other)))
+                == [.refused(name: "b", status: 503, reason: "still busy")])
+        #expect(
+            translator.translate(.granted(tunnel: 1, TunnelGrant(name: "b", url: "http://b/")))
+                == [.serving(name: "b", url: "http://b/", kind: .http, target: "http://localhost:1")])
+        #expect(translator.translate(.granted(tunnel: 2, TunnelGrant(name: "c"))).isEmpty)
+        #expect(
+            translator.translate(.refused(busy)) == [.refused(name: nil, status: 429, reason: "busy")],
+            "the agent as a whole")
     }
 
     @Test("The status line is cleared before other lines are written")

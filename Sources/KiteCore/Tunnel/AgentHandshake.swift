@@ -16,16 +16,27 @@ struct EstablishedConnection {
 enum AgentHandshakeError: Error, CustomStringConvertible {
     /// The gateway has said no.
     case refused(TunnelRefusal)
-    /// Something between agent and gateway does not let the upgrade pass: the other kind of upgrade may.
-    case notUpgraded(String)
+    /// Something between agent and gateway does not let the upgrade pass: the other kind of upgrade may. `status`: what it answered.
+    case notUpgraded(String, status: Int?)
     /// The connection broke after it was upgraded, or nobody answered.
     case broken(TransportError)
 
     var description: String {
         switch self {
         case .refused(let refusal): refusal.description
-        case .notUpgraded(let what): what
+        case .notUpgraded(let what, _): what
         case .broken(let error): error.description
+        }
+    }
+
+    /// Whether it speaks against the kind of upgrade; nil where it says nothing about it.
+    var isTelling: Bool? {
+        switch self {
+        case .refused: nil
+        // Said by proxies whose gateway is away.
+        case .notUpgraded(_, let status): status != 502 && status != 504
+        // A proxy may swallow what it does not know, or pass the 101 and nothing after it.
+        case .broken(let error): error.code == .cancelled ? nil : true
         }
     }
 }
@@ -115,7 +126,9 @@ extension AgentHandshake: HTTPClientHandler {
         retryAfter = head.fields.text("Retry-After").flatMap { Int($0) }.map { min(max($0, 0), 3_600) }
         // These are the gateway's own words, whoever stands in between.
         if ![401, 403, 409, 429, 503].contains(refusalStatus) {
-            fail(.notUpgraded("the gateway's address answered \(refusalStatus) instead of opening a lane"))
+            fail(
+                .notUpgraded(
+                    "the gateway's address answered \(refusalStatus) instead of opening a lane", status: refusalStatus))
         }
     }
 
@@ -136,13 +149,13 @@ extension AgentHandshake: HTTPClientHandler {
         self.transport = transport
         if request.usesWebSocket {
             do { try WebSocketHandshake.verify(head, key: webSocketKey) } catch {
-                return fail(.notUpgraded(error.message))
+                return fail(.notUpgraded(error.message, status: nil))
             }
             // The lane pings itself.
             let webSocket = WebSocketConnection(transport: transport, role: .client, wheel: wheel)
             self.transport = WebSocketByteTransport(webSocket)
         } else if !head.fields.contains(.upgrade, token: TunnelWire.upgradeToken) {
-            return fail(.notUpgraded("the gateway's address switched to another protocol"))
+            return fail(.notUpgraded("the gateway's address switched to another protocol", status: nil))
         }
         var bytes = ByteBuffer()
         bytes.writeTunnelFrame(.hello(request.hello.json()))
@@ -151,7 +164,7 @@ extension AgentHandshake: HTTPClientHandler {
     }
 
     func clientFailed(_ failure: HTTPClientFailure) {
-        fail(.notUpgraded("the connection ended before it was upgraded: \(failure.cause.message)"))
+        fail(.notUpgraded("the connection ended before it was upgraded: \(failure.cause.message)", status: nil))
     }
 
     func clientWritabilityChanged(_ isWritable: Bool) {}

@@ -18,19 +18,20 @@ final class AgentLane: TunnelLaneDelegate {
     private let signals: AsyncStream<AgentLaneSignal>.Continuation
     private let onNote: @Sendable (TunnelNote) -> Void
     private let onStream: @Sendable (IncomingTunnelStream) -> Void
-    private let tunnelCount: Int
+    /// The session's tunnels, as positions among all of the agent.
+    private let tunnels: [Int]
     private let closed: EventLoopPromise<Void>
     private var isLetGo = false
 
     init(
-        _ connection: EstablishedConnection, wheel: TimerWheel, tunnelCount: Int,
+        _ connection: EstablishedConnection, wheel: TimerWheel, tunnels: [Int],
         signals: AsyncStream<AgentLaneSignal>.Continuation, onNote: @escaping @Sendable (TunnelNote) -> Void,
         onStream: @escaping @Sendable (IncomingTunnelStream) -> Void
     ) {
         self.signals = signals
         self.onNote = onNote
         self.onStream = onStream
-        self.tunnelCount = tunnelCount
+        self.tunnels = tunnels
         closed = connection.transport.eventLoop.makePromise()
         var configuration = LaneConfiguration()
         configuration.maximumStreams = connection.welcome.maximumStreams
@@ -76,15 +77,20 @@ final class AgentLane: TunnelLaneDelegate {
     // MARK: TunnelLaneDelegate
 
     func laneAccepted(_ lane: TunnelLane, stream: TunnelStream, opening: StreamOpening) {
-        guard Int(opening.tunnel) < tunnelCount else {
+        guard tunnels.indices.contains(Int(opening.tunnel)) else {
             return stream.abort(TransportError(.refused, "the agent has no tunnel \(opening.tunnel)"))
         }
-        onStream(IncomingTunnelStream(stream: stream, tunnel: Int(opening.tunnel), opening: opening))
+        onStream(IncomingTunnelStream(stream: stream, tunnel: tunnels[Int(opening.tunnel)], opening: opening))
     }
 
     func laneReceived(_ lane: TunnelLane, goAway: TunnelGoAway) { signals.yield(.goAway(goAway)) }
 
-    func laneReceived(_ lane: TunnelLane, note: TunnelNote) { onNote(note) }
+    func laneReceived(_ lane: TunnelLane, note: TunnelNote) {
+        guard tunnels.indices.contains(note.tunnel) else { return }
+        var note = note
+        note.tunnel = tunnels[note.tunnel]
+        onNote(note)
+    }
 
     func laneSuspended(_ lane: TunnelLane, cause: TransportError) {
         if isLetGo { return lane.abort(cause) }

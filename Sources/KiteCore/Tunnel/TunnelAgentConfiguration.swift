@@ -15,6 +15,8 @@ public struct TunnelAgentConfiguration: Sendable {
     public var wantsNotes: Bool
     /// How long streams may finish when the agent stops.
     public var drainTime: Duration = .seconds(2)
+    /// How long the gateway may take from the connection to its WELCOME; then the connection is given up.
+    public var welcomeTimeout: Duration = .seconds(10)
 
     public init(
         gateway: String, tunnels: [TunnelRequest], software: String = "KiteCore", wantsNotes: Bool = false,
@@ -40,4 +42,25 @@ public struct IncomingTunnelStream {
     public var clientAddress: SocketAddress? { opening.clientAddress }
     /// Whether the visitor's connection is encrypted.
     public var isSecure: Bool { opening.isSecure }
+}
+
+extension TunnelAgentConfiguration {
+    /// Whether a gateway would understand it.
+    /// - Throws: ``TunnelRefusal`` (400) with what is wrong.
+    func check() throws(TunnelRefusal) {
+        func refuse(_ reason: String) -> TunnelRefusal { TunnelRefusal(status: 400, reason: reason) }
+        guard !tunnels.isEmpty else { throw refuse("no tunnel is asked for") }
+        guard tunnels.count <= AgentHello.mostTunnels else {
+            throw refuse(
+                "\(tunnels.count) tunnels are asked for; one agent serves at most \(AgentHello.mostTunnels): start another for the rest"
+            )
+        }
+        for tunnel in tunnels { try tunnel.check() }
+        let hello = AgentHello(
+            agent: "0123456789abcdef0123456789abcdef", epoch: .max, software: cut(software, to: 128),
+            purpose: .open(tunnels), wantsNotes: true)
+        guard hello.json().readableBytes <= TunnelWire.maximumPayload else {
+            throw refuse("the names and paths of the tunnels are too long together: use shorter ones or fewer tunnels")
+        }
+    }
 }

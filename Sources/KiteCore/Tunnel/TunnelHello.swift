@@ -318,14 +318,10 @@ extension AgentHello {
         guard software.utf8.count <= 128 else { throw refuse("software is longer than 128 bytes") }
         switch purpose {
         case .open(let tunnels):
-            guard (1...64).contains(tunnels.count) else { throw refuse("1 to 64 tunnels can be asked for") }
-            for tunnel in tunnels {
-                if let name = tunnel.name, !(1...63).contains(name.utf8.count) {
-                    throw refuse("a tunnel's name has 1 to 63 characters")
-                }
-                let texts = [tunnel.kiteID, tunnel.kiteName, tunnel.kiteVersion, tunnel.path]
-                guard texts.allSatisfy({ ($0?.utf8.count ?? 0) <= 1_024 }) else { throw refuse("a text is too long") }
+            guard (1...Self.mostTunnels).contains(tunnels.count) else {
+                throw refuse("1 to \(Self.mostTunnels) tunnels can be asked for")
             }
+            for tunnel in tunnels { try tunnel.check() }
         case .join(let session, let secret):
             guard Self.isIdentifier(session), secret.text.utf8.count <= 128 else { throw refuse("malformed join") }
         case .resume(let session, let secret, let lane, _):
@@ -335,12 +331,29 @@ extension AgentHello {
         }
     }
 
+    /// The most tunnels of a session.
+    static let mostTunnels = 64
+
     private static func isIdentifier(_ text: String) -> Bool {
         (8...64).contains(text.utf8.count)
             && text.utf8.allSatisfy {
                 (0x30...0x39).contains($0) || (0x41...0x5A).contains($0) || (0x61...0x7A).contains($0) || $0 == 0x2D
                     || $0 == 0x5F
             }
+    }
+}
+
+extension TunnelRequest {
+    /// - Throws: ``TunnelRefusal`` (400) with what a HELLO can't say.
+    func check() throws(TunnelRefusal) {
+        if let name, !(1...63).contains(name.utf8.count) {
+            throw TunnelRefusal(status: 400, reason: "'\(cut(name, to: 80))': a tunnel's name has 1 to 63 characters")
+        }
+        let texts = [kiteID, kiteName, kiteVersion, path]
+        guard texts.allSatisfy({ ($0?.utf8.count ?? 0) <= 1_024 }) else {
+            throw TunnelRefusal(
+                status: 400, reason: "'\(name ?? kind.rawValue)': a text of the tunnel is longer than 1,024 bytes")
+        }
     }
 }
 

@@ -9,8 +9,13 @@ enum AgentEvent: Sendable, Hashable {
     case serving(name: String, url: String, kind: TunnelKind, target: String)
     /// The gateway does not serve a tunnel; `name` is nil when it refuses the whole agent.
     case refused(name: String?, status: Int, reason: String)
+    /// The gateway could not be reached, or did not open a session. `retry`: seconds until the next attempt.
+    case connectFailed(cause: String, retry: Double)
     case laneUp(lane: Int, lanes: Int, wanted: Int)
+    /// A lane is lost. `retry`: seconds until the next attempt.
     case laneDown(lane: Int, cause: String, retry: Double)
+    /// An attempt to get a lane back has failed. `retry`: seconds until the next.
+    case laneRetry(lane: Int, cause: String, retry: Double)
     case goingAway(reason: String)
     /// A visitor's request passed.
     case request(name: String, method: String, path: String, status: Int, milliseconds: Double)
@@ -24,8 +29,10 @@ enum AgentEvent: Sendable, Hashable {
         case .connecting: "connecting"
         case .serving: "serving"
         case .refused: "refused"
+        case .connectFailed: "connect_failed"
         case .laneUp: "lane_up"
         case .laneDown: "lane_down"
+        case .laneRetry: "lane_retry"
         case .goingAway: "going_away"
         case .request: "request"
         case .targetFailed: "target_failed"
@@ -57,7 +64,10 @@ enum AgentEvent: Sendable, Hashable {
             json.member("lane", lane)
             json.member("lanes", lanes)
             json.member("wanted", wanted)
-        case .laneDown(let lane, let cause, let retry):
+        case .connectFailed(let cause, let retry):
+            json.member("cause", cause)
+            json.member("retrySeconds", retry)
+        case .laneDown(let lane, let cause, let retry), .laneRetry(let lane, let cause, let retry):
             json.member("lane", lane)
             json.member("cause", cause)
             json.member("retrySeconds", retry)

@@ -29,6 +29,11 @@ struct LineDisplay: EventDisplay {
         case .laneDown(let lane, let cause, let retry):
             logger.warning(
                 "Lane down", metadata: ["lane": "\(lane)", "cause": "\(cause)", "retry": "\(retry) s"])
+        case .laneRetry(let lane, let cause, let retry):
+            logger.debug(
+                "Lane not back yet", metadata: ["lane": "\(lane)", "cause": "\(cause)", "retry": "\(retry) s"])
+        case .connectFailed(let cause, let retry):
+            logger.warning("The gateway cannot be reached", metadata: ["cause": "\(cause)", "retry": "\(retry) s"])
         case .goingAway(let reason):
             logger.notice("The gateway is going away", metadata: ["reason": "\(reason)"])
         case .request(let name, let method, let path, let status, let milliseconds):

@@ -40,6 +40,8 @@ struct StatusLines: Sendable {
     private var requests = 0
     private var failures = 0
     private var note = ""
+    /// Why connecting failed last: told once for as long as it stays the same.
+    private var lastFailure = ""
 
     /// The lines to print for an event, for good.
     mutating func text(for event: AgentEvent) -> [String] {
@@ -49,6 +51,7 @@ struct StatusLines: Sendable {
             return []
         case .serving(let name, let url, _, let target):
             note = ""
+            lastFailure = ""
             return ["\(url)", dim("  \(name) leads to \(target)")]
         case .refused(let name, let status, let reason):
             return [red("\(name ?? "the gateway") refused: \(reason) (\(status))")]
@@ -56,11 +59,20 @@ struct StatusLines: Sendable {
             lanes[lane] = "up"
             self.wanted = wanted
             note = ""
+            lastFailure = ""
             return []
         case .laneDown(let lane, let cause, let retry):
             lanes[lane] = "down"
-            note = retry > 0 ? "retry in \(seconds(retry))" : "reconnecting"
+            note = again(retry)
             return [yellow("lane \(lane) lost: \(HumanText.oneLine(cause))")]
+        case .laneRetry(_, _, let retry):
+            note = again(retry)
+            return []
+        case .connectFailed(let cause, let retry):
+            note = again(retry)
+            guard cause != lastFailure else { return [] }
+            lastFailure = cause
+            return [yellow("no connection to the gateway: \(HumanText.oneLine(cause))")]
         case .goingAway(let reason): return [yellow("the gateway is going away: \(HumanText.oneLine(reason))")]
         case .request(let name, let method, let path, let status, let milliseconds):
             requests += 1
@@ -91,6 +103,7 @@ struct StatusLines: Sendable {
         return dim(parts.joined(separator: " · "))
     }
 
+    private func again(_ retry: Double) -> String { retry > 0 ? "retry in \(seconds(retry))" : "reconnecting" }
     private func seconds(_ value: Double) -> String { "\((value * 10).rounded() / 10) s" }
     private func dim(_ text: String) -> String { "\u{1B}[2m\(text)\u{1B}[0m" }
     private func red(_ text: String) -> String { "\u{1B}[31m\(text)\u{1B}[0m" }

@@ -25,6 +25,13 @@ final class TestGateway: Sendable {
         var webSockets = 0
         var refusal: TunnelRefusal?
         var grantRefusal: TunnelRefusal?
+        /// By the names of tunnels.
+        var grantRefusals: [String: TunnelRefusal] = [:]
+        var joinRefusal: TunnelRefusal?
+        /// Plain upgrades get no answer.
+        var swallowsPlainUpgrade = false
+        /// After the 101 to a plain upgrade nothing passes.
+        var swallowsPlainFrames = false
         var refusesPlainUpgrade = false
         var httpStatus: UInt16?
         var resumed = 0
@@ -100,11 +107,14 @@ final class TestGateway: Sendable {
         func accept(_ exchange: any Exchange) {
             exchange.handler = self
             let wantsWebSocket = exchange.request.fields.contains(.upgrade, token: "websocket")
-            let (status, refusesPlain) = gateway.state.withLock { state in
+            let (status, refusesPlain, swallows, swallowsFrames) = gateway.state.withLock { state in
                 state.requests += 1
                 if wantsWebSocket { state.webSockets += 1 }
-                return (state.httpStatus, state.refusesPlainUpgrade)
+                return (
+                    state.httpStatus, state.refusesPlainUpgrade, state.swallowsPlainUpgrade, state.swallowsPlainFrames
+                )
             }
+            if swallows, !wantsWebSocket { return }
             if let status {
                 return exchange.respond(ResponseHead(status: status), body: ByteBuffer(string: "go away\n"))
             }
@@ -131,6 +141,7 @@ final class TestGateway: Sendable {
                         status: 101, fields: HeaderBlock(["Upgrade": "kite-tunnel/1", "Connection": "Upgrade"])))
             }
             guard let transport else { return }
+            if swallowsFrames, !wantsWebSocket { return }
             let gateway = self.gateway
             let handshake = GatewayLaneHandshake(transport: transport)
             handshake.onHello = { gateway.answer($0, $1) }
@@ -153,16 +164,18 @@ final class TestGateway: Sendable {
         case .open(let tunnels):
             let session = "session-\(hello.epoch)-\(hello.agent)".prefix(40)
             let secret = SessionSecret.random()
-            let refusal = state.withLock { state in
+            let (general, special) = state.withLock { state in
                 state.sessions[String(session)] = secret
-                return state.grantRefusal
+                return (state.grantRefusal, state.grantRefusals)
             }
             let grants = tunnels.enumerated().map { index, tunnel in
                 let name = tunnel.name ?? "t\(index)"
+                let refusal = special[name] ?? general
                 return TunnelGrant(name: name, url: refusal == nil ? "http://\(name).test/" : nil, refusal: refusal)
             }
             accept(handshake, String(session), secret, loop, grants)
         case .join(let session, let secret):
+            if let refusal = state.withLock({ $0.joinRefusal }) { return handshake.refuse(refusal) }
             guard state.withLock({ $0.sessions[session] == secret }) else {
                 return handshake.refuse(TunnelRefusal(status: 404, reason: "no such session"))
             }
@@ -208,12 +221,12 @@ final class TestGateway: Sendable {
     }
 
     /// Sends bytes over a new stream of a lane and returns what comes back until the agent's END.
-    func exchange(_ lane: Lane, _ kind: StreamKind, _ text: String) async throws -> String {
+    func exchange(_ lane: Lane, _ kind: StreamKind, tunnel: UInt16 = 0, _ text: String) async throws -> String {
         let loop = lane.lane.eventLoop
         let promise = loop.makePromise(of: String.self)
         loop.execute {
             do {
-                let stream = try lane.lane.value.openStream(StreamOpening(kind: kind))
+                let stream = try lane.lane.value.openStream(StreamOpening(kind: kind, tunnel: tunnel))
                 let sees = StreamRecorder()
                 sees.onInputClosed = { [unowned sees] in promise.succeed(sees.text) }
                 sees.onClosed = { promise.fail($0 ?? TransportError(.reset, "closed")) }

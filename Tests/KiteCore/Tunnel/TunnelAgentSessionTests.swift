@@ -7,56 +7,7 @@ import NIOPosix
 import Synchronization
 import Testing
 
-@Suite(.serialized) struct TunnelAgentSessionTests {
-    static let loops = MultiThreadedEventLoopGroup.singleton
-
-    /// Runs an agent that echoes every stream beside a body.
-    private func withAgent(
-        port: Int, tunnels: [TunnelRequest] = [TunnelRequest(name: "blog", kind: .http)], credential: String = "key",
-        agentLoops: Int = 1, _ body: @escaping @Sendable (TunnelAgentSession, EventLog) async throws -> Void
-    ) async throws {
-        let session = TunnelAgentSession(
-            configuration: TunnelAgentConfiguration(
-                gateway: "http://127.0.0.1:\(port)", tunnels: tunnels, software: "test/1", wantsNotes: true
-            ) { credential },
-            loops: (0..<agentLoops).map { _ in Self.loops.next() }, dialer: plainDialer,
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-        ) { incoming in
-            let stream = incoming.stream
-            let sees = StreamRecorder()
-            sees.onBytes = { [unowned stream] in stream.write($0) }
-            sees.onInputClosed = { [unowned stream] in stream.closeOutput() }
-            stream.delegate = sees
-        }
-        let log = EventLog()
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { for await event in session.events { log.add(event) } }
-            group.addTask { try await session.run() }
-            try await body(session, log)
-            group.cancelAll()
-            try await group.waitForAll()
-        }
-    }
-
-    final class EventLog: Sendable {
-        private let events = Mutex<[TunnelEvent]>([])
-        func add(_ event: TunnelEvent) { events.withLock { $0.append(event) } }
-        var all: [TunnelEvent] { events.withLock { $0 } }
-        func wait(_ condition: @Sendable ([TunnelEvent]) -> Bool) async throws {
-            let end = ContinuousClock.now + .seconds(20)
-            while !condition(all) {
-                guard ContinuousClock.now < end else {
-                    throw TransportError(.idleTimeout, "the event never came: \(all)")
-                }
-                try await Task.sleep(for: .milliseconds(5))
-            }
-        }
-    }
-
-    private func gateway(loops: Int = 1) -> TestGateway {
-        TestGateway(loops: Array(Self.loops.makeIterator()).prefix(loops).map { $0 as any EventLoop })
-    }
-
+@Suite(.serialized) struct TunnelAgentSessionTests: AgentTesting {
     @Test(.timeLimit(.minutes(1))) func streamsReachTheAgentAndComeBack() async throws {
         let gateway = gateway()
         let port = try await gateway.start()
@@ -250,7 +201,7 @@ import Testing
         let gateway = gateway()
         let port = try await gateway.start()
         await #expect(throws: TunnelRefusal(status: 401, reason: "Sign in first")) {
-            try await withAgent(port: port, credential: "wrong") { _, log in
+            try await withAgent(port: port, credential: { "wrong" }) { _, log in
                 try await log.wait { $0.contains(.refused(TunnelRefusal(status: 401, reason: "Sign in first"))) }
             }
         }
