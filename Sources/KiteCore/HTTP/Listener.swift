@@ -23,6 +23,9 @@ public final class Listener: Sendable {
         public var limiter: ConnectionLimiter
         /// What may wait in a connection to be written.
         public var waterMarks = SocketTransport.WaterMarks()
+        /// Whether each event loop gets a socket of its own for the port (SO_REUSEPORT), which spreads connections evenly. Other
+        /// processes of the same user may bind the port then, too: no for ports that must belong to one listener alone.
+        public var sharesPort = true
         /// Adds TLS (or something else that turns bytes into bytes) to the pipeline of an accepted connection, on its loop.
         public var addSecurity: (@Sendable (any Channel) throws -> Void)?
 
@@ -44,15 +47,20 @@ public final class Listener: Sendable {
     public let address: SocketAddress
     private let channels: [any Channel]
     private let openCount: OpenCount
+    private let held: Mutex<[ListeningSocket]>
 
-    private init(address: SocketAddress, channels: [any Channel], openCount: OpenCount) {
+    private init(address: SocketAddress, channels: [any Channel], openCount: OpenCount, sockets: [ListeningSocket]) {
         self.address = address
         self.channels = channels
         self.openCount = openCount
+        held = Mutex(sockets)
     }
 
     /// Open connections that were accepted here.
     public var connectionCount: Int { openCount.value.load(ordering: .relaxed) }
+
+    /// What it listens on, for a successor; empty for UNIX sockets, and once it is closed.
+    public var sockets: [ListeningSocket] { held.withLock { $0 } }
 
     /// Binds and accepts.
     /// - Parameters:
@@ -64,24 +72,46 @@ public final class Listener: Sendable {
         to address: SocketAddress, loops: [any EventLoop], configuration: Configuration = Configuration(),
         onEvent: @escaping @Sendable (Event) -> Void = { _ in }, onAccept: @escaping @Sendable (SocketTransport) -> Void
     ) async throws -> Listener {
+        if case .unixDomainSocket = address {
+            let openCount = OpenCount()
+            let channel = try await bootstrap(loops[0], isInternet: false, configuration, openCount, onEvent, onAccept)
+                .bind(to: address).get()
+            return Listener(address: address, channels: [channel], openCount: openCount, sockets: [])
+        }
+        var sockets: [ListeningSocket] = []
+        for _ in configuration.sharesPort ? loops : Array(loops.prefix(1)) {
+            // The first one finds the port where the system chooses; the others share it.
+            sockets.append(
+                try ListeningSocket.bind(to: sockets.first?.address ?? address, isShared: configuration.sharesPort))
+        }
+        return try await listen(
+            on: sockets, loops: loops, configuration: configuration, onEvent: onEvent, onAccept: onAccept)
+    }
+
+    /// Accepts on sockets that are bound already, such as those of a predecessor of this process.
+    /// - Parameters:
+    ///   - sockets: at least one, all bound to one address; they are shared out among the loops, so that each is accepted from.
+    /// - Throws: `IOError`.
+    public static func listen(
+        on sockets: [ListeningSocket], loops: [any EventLoop], configuration: Configuration = Configuration(),
+        onEvent: @escaping @Sendable (Event) -> Void = { _ in }, onAccept: @escaping @Sendable (SocketTransport) -> Void
+    ) async throws -> Listener {
+        guard let address = sockets.first?.address, !loops.isEmpty else { throw ChannelError.unknownLocalAddress }
         let openCount = OpenCount()
         var channels: [any Channel] = []
-        var bound = address
-        let isInternet: Bool
-        if case .unixDomainSocket = address { isInternet = false } else { isInternet = true }
         do {
-            for loop in isInternet ? loops : Array(loops.prefix(1)) {
+            // Fewer sockets than loops: the last ones are listened to by several, so that no loop goes without visitors.
+            for index in 0..<max(sockets.count, loops.count) {
                 let channel = try await bootstrap(
-                    loop, isInternet: isInternet, configuration, openCount, onEvent, onAccept
-                ).bind(to: bound).get()
+                    loops[index % loops.count], isInternet: true, configuration, openCount, onEvent, onAccept
+                ).withBoundSocket(sockets[index % sockets.count].duplicate()).get()
                 channels.append(channel)
-                if isInternet, let local = channel.localAddress { bound = local }
             }
         } catch {
             for channel in channels { channel.close(promise: nil) }
             throw error
         }
-        return Listener(address: bound, channels: channels, openCount: openCount)
+        return Listener(address: address, channels: channels, openCount: openCount, sockets: sockets)
     }
 
     private static func bootstrap(
@@ -91,7 +121,6 @@ public final class Listener: Sendable {
         let limiter = configuration.limiter
         let bootstrap = ServerBootstrap(group: loop, childGroup: loop)
             .serverChannelOption(.backlog, value: configuration.backlog)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: isInternet ? 1 : 0)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(AcceptErrorHandler(onEvent))
@@ -118,15 +147,12 @@ public final class Listener: Sendable {
                     onAccept(transport)
                 }
             }
-        guard isInternet else { return bootstrap }
-        return
-            bootstrap
-            .serverChannelOption(ChannelOptions.socket(SocketOptionLevel(SOL_SOCKET), SO_REUSEPORT), value: 1)
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+        return isInternet ? bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1) : bootstrap
     }
 
-    /// Stops accepting; connections that are open stay.
+    /// Stops accepting; connections that are open stay. Who connects from now on is refused, unless another process holds the sockets.
     public func close() async {
+        held.withLock { $0 = [] }
         for channel in channels { try? await channel.close().get() }
     }
 }

@@ -175,6 +175,42 @@ struct SocketTests {
         await listener.close()
     }
 
+    @Test("A successor accepts on the sockets of its predecessor, and nobody who waits in the queue is lost")
+    func successor() async throws {
+        let first = try await Listener.bind(to: #require(anyPort), loops: loops) { $0.delegate = Echo($0) }
+        // As another process would get them: by descriptor.
+        let sockets = try first.sockets.map { try ListeningSocket(adopting: $0.duplicate()) }
+        #expect(sockets.map(\.address) == [first.address, first.address])
+        await first.close()
+        #expect(first.sockets.isEmpty)
+        // Nobody accepts now, but connecting succeeds: the kernel keeps them in the queue.
+        async let early = blast(first.address, total: 10_000)
+        let second = try await Listener.listen(on: sockets, loops: [loops[0]]) { $0.delegate = Echo($0) }
+        let outcome = try await early
+        #expect(outcome.count == 10_000 && outcome.isEqual && outcome.error == nil)
+        // One loop accepts from both sockets.
+        for _ in 0..<16 { #expect(try await blast(second.address, total: 100).count == 100) }
+        await second.close()
+    }
+
+    @Test("A port that is not shared belongs to one listener alone", arguments: [true, false])
+    func exclusivePort(isOtherShared: Bool) async throws {
+        var alone = Listener.Configuration()
+        alone.sharesPort = false
+        var other = Listener.Configuration()
+        other.sharesPort = isOtherShared
+        let first = try await Listener.bind(to: #require(anyPort), loops: loops, configuration: alone) {
+            $0.delegate = Echo($0)
+        }
+        await #expect(throws: IOError.self) {
+            try await Listener.bind(to: first.address, loops: self.loops, configuration: other) {
+                $0.delegate = Echo($0)
+            }
+        }
+        for _ in 0..<4 { #expect(try await blast(first.address, total: 100).count == 100) }
+        await first.close()
+    }
+
     @Test("A relay between two listeners passes bytes and ends of stream", arguments: [false, true])
     func relay(acrossLoops: Bool) async throws {
         let back = try await Listener.bind(to: #require(anyPort), loops: loops) { $0.delegate = Echo($0) }
