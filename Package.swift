@@ -174,7 +174,8 @@ let package = Package(
         .testTarget(
             name: "KiteGatewayTests",
             dependencies: nio + embedded + [
-                "KiteGateway", "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", logging,
+                "KiteGateway", "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteDnode", "KiteSockJS",
+                "KiteSupport", logging,
             ],
             path: "Tests/KiteProxy/Gateway", swiftSettings: settings),
         .testTarget(

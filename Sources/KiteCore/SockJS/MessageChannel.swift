@@ -1,5 +1,6 @@
 /// What a kite sees of a connection: messages both ways, whatever transport carries them (SockJS over WebSocket, XHR or
 /// EventSource, or a raw WebSocket), on the accepting and on the dialling side alike.
+import KiteWebSocket
 public import NIOCore
 
 /// A bidirectional, ordered, bounded channel of text messages. Safe to use from any task.
@@ -15,6 +16,26 @@ public protocol MessageChannel: AnyObject, Sendable {
     func send(_ message: ByteBuffer) async throws
     /// Closes; messages queued before still leave. Code and reason go into the SockJS close frame and the WebSocket close.
     func close(code: UInt16, reason: String)
+    /// Why the other side closed, where it has and said so. Known from when ``receive()`` has told of the end.
+    var closing: MessageClosing? { get }
+}
+
+extension MessageChannel {
+    public var closing: MessageClosing? { nil }
+}
+
+/// A close code and its reason, as they came.
+public struct MessageClosing: Sendable, Hashable {
+    public var code: UInt16
+    public var reason: String
+
+    public init(code: UInt16, reason: String) {
+        self.code = code
+        self.reason = reason
+    }
+
+    /// Whether the code may be sent to somebody (RFC 6455 section 7.4): those that stand for "none" and "no close frame" may not.
+    public var mayBePassedOn: Bool { WebSocketCloseCode(rawValue: code).mayBeSent }
 }
 
 /// What is known of the other side of a ``MessageChannel``.

@@ -46,6 +46,7 @@ final class QueuedMessageChannel: MessageChannel {
         var close: (code: UInt16, reason: String)?
         var isFinished = false
         var error: TransportError?
+        var closing: MessageClosing?
         var nextID: UInt64 = 0
 
         mutating func makeID() -> UInt64 {
@@ -192,6 +193,8 @@ final class QueuedMessageChannel: MessageChannel {
         }
     }
 
+    var closing: MessageClosing? { state.withLock { $0.closing } }
+
     // MARK: The loop's side
 
     /// Sets who is told of what the task does.
@@ -259,13 +262,15 @@ final class QueuedMessageChannel: MessageChannel {
     }
 
     /// The session is over: what was delivered can still be received, then the end or the error.
-    func finish(_ error: TransportError?) {
+    /// - Parameter closing: what the other side gave as the reason.
+    func finish(_ error: TransportError?, closing: MessageClosing? = nil) {
         let (consumer, senders, isClosed) = state.withLock { state in
             guard !state.isFinished else {
                 return (nil as CheckedContinuation<ByteBuffer?, any Error>?, [] as [Sender], false)
             }
             state.isFinished = true
             state.error = error
+            state.closing = closing
             state.outbound = []
             state.outboundTaken = 0
             state.outboundBytes = 0

@@ -209,7 +209,9 @@ final class SockJSSession: MessageChannelOwner {
     }
 
     /// Ends the session in good order because the client said so; its receiver ends by itself.
-    func peerClosed(_ error: TransportError?) { channel.finish(error) }
+    func peerClosed(_ error: TransportError?, _ closing: MessageClosing? = nil) {
+        channel.finish(error, closing: closing)
+    }
 
     private func endWaiting() {
         let senders = waiting

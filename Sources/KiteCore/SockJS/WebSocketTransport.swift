@@ -92,7 +92,8 @@ final class SockJSWebSocketReceiver: SockJSReceiver, WebSocketConnectionDelegate
         end { session in
             session.peerClosed(
                 closure.isClean
-                    ? nil : TransportError(closure.code == .abnormal ? .reset : .protocolViolation, closure.reason))
+                    ? nil : TransportError(closure.code == .abnormal ? .reset : .protocolViolation, closure.reason),
+                closure.isClean ? MessageClosing(code: closure.code.rawValue, reason: closure.reason) : nil)
             session.lost(Self.id)
         }
     }

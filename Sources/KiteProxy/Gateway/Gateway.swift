@@ -19,10 +19,11 @@ package final class Gateway: Service {
     private let resolver: (any KiteResolver)?
     private let authenticator: any GatewayAuthenticator
     private let mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
-    private let board: RouteBoard
+    let board: RouteBoard
+    let kiteTunnels: KiteTunnels
     /// Of visitors and agents, and of the public ports of tcp tunnels.
     private let limiter: ConnectionLimiter
-    private let logger: Logger
+    let logger: Logger
     private let started = Latch<Running>()
     private let ready = Atomic<Bool>(false)
 
@@ -37,10 +38,12 @@ package final class Gateway: Service {
     ///   - resolver: where kites are looked for that no route is known of; nil: nowhere.
     ///   - authenticator: who may open tunnels.
     ///   - claims: where it is kept who owns which name.
+    ///   - visitors: judges what visitors of kites that dial back show; nobody is let in to those that are not public where nil.
     ///   - kite: answers what is under `/kite`, one for each event loop; nil: nothing is there.
     package init(
         options: GatewayOptions, resolver: (any KiteResolver)? = nil, authenticator: any GatewayAuthenticator,
-        claims: any ClaimStore = MemoryClaimStore(), kite: (@Sendable (any EventLoop) -> any ExchangeAcceptor)? = nil,
+        claims: any ClaimStore = MemoryClaimStore(), visitors: any KiteAuthenticator = RefusingAuthenticator(),
+        kite: (@Sendable (any EventLoop) -> any ExchangeAcceptor)? = nil,
         logger: Logger
     ) {
         self.options = options
@@ -51,7 +54,9 @@ package final class Gateway: Service {
         limiter = ConnectionLimiter(
             connections: options.limits.connections, connectionsPerAddress: options.limits.connectionsPerAddress
         ) { address in trusted.contains { $0.contains(address) } }
-        board = RouteBoard(options: options, claims: claims, logger: logger)
+        kiteTunnels = KiteTunnels(
+            options: options.kiteTunnels, parkingTime: options.parking.time, authenticator: visitors, logger: logger)
+        board = RouteBoard(options: options, claims: claims, kiteTunnels: kiteTunnels.book, logger: logger)
         self.logger = logger
     }
 
@@ -71,6 +76,7 @@ package final class Gateway: Service {
         do {
             try await withThrowingTaskGroup { tasks in
                 tasks.addTask { try await pool.run() }
+                tasks.addTask { [kiteTunnels] in try await kiteTunnels.run() }
                 let addresses = try options.listeners.map { try Self.address($0) }
                 let workers = try await makeWorkers(loops, pool: pool, addresses: addresses)
                 var listeners: [Listener] = []
@@ -79,6 +85,7 @@ package final class Gateway: Service {
                         listeners.append(try await listen(options, address, workers))
                     }
                     let publicURL = publicURL(of: listeners)
+                    kiteTunnels.start(publicURL: publicURL)
                     try await board.start(
                         workers: workers, publicURL: publicURL,
                         policy: options.directTargets.resolved(listeningOn: addresses))
@@ -127,8 +134,8 @@ package final class Gateway: Service {
             options: options, directory: Directory(domain: options.domain), http: http,
             viaName: options.viaName ?? "kiteproxy-" + String(UInt64.random(in: .min ... .max), radix: 36),
             authenticator: authenticator, resolver: resolver,
-            dialer: try Dialer(configuration: dialing, tls: options.upstreamTLSContext), board: board, pool: pool,
-            logger: logger, limiter: limiter, mount: mount)
+            dialer: try Dialer(configuration: dialing, tls: options.upstreamTLSContext), board: board,
+            kiteTunnels: kiteTunnels, pool: pool, logger: logger, limiter: limiter, mount: mount)
         var workers: [WorkerReference] = []
         for (index, loop) in loops.enumerated() {
             workers.append(
@@ -228,7 +235,7 @@ package final class Gateway: Service {
         guard let running = started.current else { return GatewayMetrics() }
         var sum = GatewayMetrics()
         for worker in running.workers { if let part = await worker.ask({ $0.snapshot() }) { sum.add(part) } }
-        let routes = await board.status()
+        let routes = await self.routes()
         sum.routes = routes.count
         sum.servingRoutes = routes.count { $0.isServing }
         sum.sessions = await board.sessionCount
@@ -237,7 +244,7 @@ package final class Gateway: Service {
     }
 
     /// The routes, for operators.
-    package func routes() async -> [RouteStatus] { await board.status() }
+    package func routes() async -> [RouteStatus] { await board.status() + kiteRoutes }
 
     /// A kite registers the address it is reached at; the route is gone with ``unregister(kiteID:registration:)``.
     /// - Returns: where visitors reach it, and the registration's number.
@@ -265,7 +272,7 @@ package struct GatewayError: Error, Sendable, Hashable, CustomStringConvertible 
 package struct RouteStatus: Sendable, Hashable, Codable {
     /// A name, or a kite id.
     package var name: String
-    /// `tunnel`, `direct` or `kontrol` (found through Kontrol).
+    /// `tunnel`, `direct`, `kite` (a kite that dials back) or `kontrol` (found through Kontrol).
     package var kind: String
     package var owner: String
     /// Where visitors reach it.

@@ -1,4 +1,5 @@
 /// What can be set on a gateway. Plain values: where they come from (flags, environment, file) is the command's business.
+package import KiteCore
 import KiteHTTP
 package import NIOCore
 package import NIOSSL
@@ -51,6 +52,7 @@ package struct GatewayOptions: Sendable {
     package var timeouts = Timeouts()
     package var parking = Parking()
     package var tunnels = Tunnels()
+    package var kiteTunnels = KiteTunnels()
 
     /// One log line per request.
     package var isAccessLogged = false
@@ -114,6 +116,28 @@ package struct GatewayOptions: Sendable {
         package var requestsPerRoute = 256
         /// How many altogether, per event loop.
         package var requests = 4096
+
+        package init() {}
+    }
+
+    /// Kites that dial back for each visitor (`kite.tunnel`), as Go's kites do.
+    package struct KiteTunnels: Sendable, Hashable {
+        /// Whether kites may register for it.
+        package var isEnabled = true
+        /// Kites that anybody may visit, besides those whose owners say so when they register.
+        package var publicKites: [KontrolQuery] = []
+        /// Sessions of visitors altogether; further ones are closed at once.
+        package var sessions = 16_384
+        /// Sessions of visitors with one kite; further ones are closed at once.
+        package var sessionsPerKite = 2048
+        /// Sessions whose kite has been asked to dial back and has not done so yet.
+        package var pendingSessions = 1024
+        /// Bytes of a message; a longer one closes its session.
+        package var messageBytes = 16 << 20
+        /// How long a visitor may take until it has shown that it may reach the kite.
+        package var admissionTime = TimeAmount.seconds(120)
+        /// How long a kite may take to dial back.
+        package var dialBackTime = TimeAmount.seconds(15)
 
         package init() {}
     }

@@ -18,6 +18,7 @@ struct WorkerSettings: Sendable {
     var resolver: (any KiteResolver)?
     var dialer: Dialer
     var board: RouteBoard
+    var kiteTunnels: KiteTunnels
     var pool: TaskPool
     var logger: Logger
     /// Counts the connections of all listeners.

@@ -1,4 +1,5 @@
-/// The gateway's own kite, under the name that kites look for: its method `register` gives a kite a public URL.
+/// The gateway's own kite, under the names that kites look for: its method `register` gives a kite a public URL.
+import Foundation
 import KiteCore
 import KiteGateway
 import KiteSupport
@@ -6,7 +7,7 @@ import Logging
 import ServiceLifecycle
 import Synchronization
 
-/// The kite `proxy` and its method. Run it beside the gateway.
+/// The kite `proxy`, which is `tunnelproxy` too, and its method. Run it beside the gateway.
 final class GatewayKite: Service {
     let kite: Kite
     /// Serves the kite on the gateway's listeners.
@@ -24,8 +25,8 @@ final class GatewayKite: Service {
         configuration.id = identity.id
         configuration.kiteKey = key
         kite = Kite(
-            name: identity.name, version: identity.version, configuration: configuration, authenticator: verifier,
-            logger: logger)
+            name: identity.name, version: identity.version, configuration: configuration,
+            authenticator: EitherNameAuthenticator(verifier: verifier), logger: logger)
         endpoint = KiteEndpoint(kite: kite)
         kite.handle("register") { [weak self] request in
             guard let self else { throw KiteError(.generic, "The gateway is shutting down") }
@@ -33,22 +34,36 @@ final class GatewayKite: Service {
         }
     }
 
+    /// The kite under whose name Go's kites look for a gateway that opens tunnels to them; for Kontrol only, which calls it over the
+    /// connection by which it registers. Visitors of either name are served by ``kite``.
+    func makeNamesake(logger: Logger) -> Kite {
+        var configuration = kite.configuration
+        configuration.id = UUID().uuidString.lowercased()
+        return Kite(
+            name: EitherNameAuthenticator.tunnelName, version: kite.identity.version, configuration: configuration,
+            logger: logger)
+    }
+
     /// Must be called before kites can register.
     func attach(_ gateway: Gateway) { self.gateway.withLock { $0 = gateway } }
 
     private func register(_ request: KiteRequest) async throws -> String {
-        let url: String? = try? request.argument(0)
+        let wanted = try RegistrationArguments(request)
         guard let username = request.username, let gateway = gateway.withLock({ $0 }) else {
             throw KiteError(.authentication, "No authentication information is provided")
         }
-        guard let url, !url.isEmpty else {
-            throw KiteError(
-                .argument,
-                "This gateway opens no tunnels to kites that dial back (kite.tunnel): register with the kite's own URL, or run tunnelclient beside the kite"
-            )
-        }
         let id = request.caller.id
         do {
+            guard let url = wanted.url else {
+                var identity = request.caller
+                identity.username = username
+                let registered = try await gateway.registerTunnelled(
+                    identity, isPublic: wanted.isPublic, caller: request.remote)
+                request.remote.onDisconnect {
+                    gateway.unregisterTunnelled(kiteID: id, registration: registered.registration)
+                }
+                return registered.url
+            }
             let registered = try await gateway.register(kiteID: id, url: url, username: username)
             // The route lives as long as the connection; a newer registration of the kite is left alone.
             request.remote.onDisconnect { [registrations] in
@@ -67,6 +82,56 @@ final class GatewayKite: Service {
             group.addTask { try await self.registrations.run() }
             group.addTask { try await self.endpoint.run() }
             try await group.waitForAll()
+        }
+    }
+}
+
+/// What a kite says when it registers: `[url]` as Go's kites, or `[url, {public: …}]`, or `[{url: …, public: …}]`.
+struct RegistrationArguments: Sendable, Hashable {
+    /// Where the kite is reached; nil when it is not and dials back.
+    var url: String?
+    /// Whether its owner lets everybody in.
+    var isPublic = false
+
+    private struct Options: Decodable {
+        var url: String?
+        var `public`: Bool?
+    }
+
+    /// - Throws: ``KiteError`` of type `argumentError`.
+    init(_ request: KiteRequest) throws(KiteError) {
+        var options: Options?
+        switch request.arguments.first {
+        case .object: options = try request.argument(0)
+        default:
+            url = try request.argument(0)
+            options = try request.argument(1)
+        }
+        url = options?.url ?? url
+        if url?.isEmpty == true { url = nil }
+        isPublic = options?.public ?? false
+    }
+}
+
+/// Lets callers in whose token is for either name of the gateway's kite: they found it under one of them.
+struct EitherNameAuthenticator: KiteAuthenticator {
+    let verifier: TokenVerifier
+    /// The name under which Go's kites look for a gateway that opens tunnels to them.
+    static let tunnelName = "tunnelproxy"
+
+    func authenticate(_ authentication: Authentication?, for kite: KiteIdentity) async throws(KiteError) -> String {
+        let asProxy: KiteError
+        do throws(KiteError) {
+            return try verifier.credential(authentication, for: kite).username
+        } catch {
+            asProxy = error
+        }
+        var other = kite
+        other.name = Self.tunnelName
+        do throws(KiteError) {
+            return try verifier.credential(authentication, for: other).username
+        } catch {
+            throw asProxy
         }
     }
 }

@@ -51,6 +51,8 @@ struct GatewayServices: Sendable {
             kontrol.map { configuration.ownKontrolURL(port: $0.port) }
             ?? "\(settings[GatewaySettings.kontrolURL] ?? SettingURL(scheme: "http", host: "", port: nil))"
         let client = try KontrolClient(kite: kite.kite, url: kontrolURL, key: key, connector: KiteClient.sockJS)
+        let tunnelClient = try KontrolClient(
+            kite: kite.makeNamesake(logger: logger), url: kontrolURL, key: key, connector: KiteClient.sockJS)
 
         var options = configuration.gatewayOptions
         options.kontrolUsername = identity.username
@@ -72,7 +74,7 @@ struct GatewayServices: Sendable {
         gateway = Gateway(
             options: options, resolver: resolver,
             authenticator: KontrolAuthenticator(verifier: verifier, identity: identity), claims: claims,
-            kite: { endpoint.acceptor(on: $0) }, logger: logger)
+            visitors: verifier, kite: { endpoint.acceptor(on: $0) }, logger: logger)
         kite.attach(gateway)
 
         let isEmbedded = kontrol != nil
@@ -91,7 +93,10 @@ struct GatewayServices: Sendable {
         var services: [any Service] = [admin]
         if let kontrol { services.append(kontrol) }
         if let certificates { services.append(certificates) }
-        services += [client, GatewayRegistration(client: client, gateway: gateway), kite, gateway]
+        for client in [client, tunnelClient] {
+            services += [client, GatewayRegistration(client: client, gateway: gateway)] as [any Service]
+        }
+        services += [kite, gateway] as [any Service]
         self.services = services
     }
 

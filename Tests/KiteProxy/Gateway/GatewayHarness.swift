@@ -207,6 +207,9 @@ func makeWorker(options: GatewayOptions, board: RouteBoard) async throws -> Work
     let settings = WorkerSettings(
         options: options, directory: Directory(domain: options.domain), http: HTTPLimits(), viaName: "test",
         authenticator: NameAuthenticator(), resolver: nil, dialer: try Dialer(), board: board,
+        kiteTunnels: KiteTunnels(
+            options: options.kiteTunnels, parkingTime: options.parking.time, authenticator: RefusingAuthenticator(),
+            logger: testLogger),
         pool: TaskPool(limit: 8), logger: testLogger,
         limiter: ConnectionLimiter(connections: 100, connectionsPerAddress: 100), mount: nil)
     let loop = testGroup.next()

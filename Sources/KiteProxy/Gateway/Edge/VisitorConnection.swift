@@ -33,6 +33,9 @@ final class VisitorConnection: ExchangeAcceptor {
         case .kite:
             guard let kite = worker.kite else { return refuseUnknown(exchange) }
             kite.accept(exchange)
+        case .kiteSession(let target): worker.settings.kiteTunnels.serveVisitor(exchange, target, worker: worker)
+        case .kiteTunnel(let dropped):
+            worker.settings.kiteTunnels.serveKite(exchange, path: head.path.dropFirst(dropped), worker: worker)
         case .nowhere: refuseUnknown(exchange)
         }
     }

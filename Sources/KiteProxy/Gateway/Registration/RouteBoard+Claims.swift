@@ -96,7 +96,7 @@ extension RouteBoard {
 
     /// Whether a session or a registration stands behind a route.
     func isServed(_ key: RouteKey) -> Bool {
-        direct[key] != nil || isTunnelled(key)
+        direct[key] != nil || isTunnelled(key) || kiteTunnels.find(key) != nil
     }
 
     func isTunnelled(_ key: RouteKey) -> Bool {

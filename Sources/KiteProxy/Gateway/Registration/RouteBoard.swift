@@ -44,6 +44,8 @@ actor RouteBoard {
 
     let options: GatewayOptions
     let claims: any ClaimStore
+    /// Kites that dial back, whose ids are claimed here as well.
+    let kiteTunnels: KiteTunnelBook
     let logger: Logger
     /// Seconds since 1970.
     let now: @Sendable () -> Int64
@@ -61,12 +63,13 @@ actor RouteBoard {
     var isClosing = false
 
     init(
-        options: GatewayOptions, claims: any ClaimStore, logger: Logger,
+        options: GatewayOptions, claims: any ClaimStore, kiteTunnels: KiteTunnelBook = KiteTunnelBook(), logger: Logger,
         now: @escaping @Sendable () -> Int64 = secondsSince1970
     ) {
         self.now = now
         self.options = options
         self.claims = claims
+        self.kiteTunnels = kiteTunnels
         book = ClaimBook(limit: options.tunnels.namesPerUser)
         self.logger = logger
     }

@@ -90,6 +90,10 @@ enum Destination {
     case door
     /// The gateway's own kite.
     case kite
+    /// A visitor's session with a kite that dials back.
+    case kiteSession(KiteSessionTarget)
+    /// A kite that dials back; how many bytes of the target say so.
+    case kiteTunnel(droppedPathBytes: Int)
     case nowhere
 }
 
@@ -104,6 +108,7 @@ struct Directory: Sendable {
 
     func destination(authority: ByteBuffer, target: ByteBuffer) -> Destination {
         if let label = label(of: authority) { return .route(RouteKey(label), droppedPathBytes: 0, byHost: true) }
+        if let session = KiteSessionTarget(target) { return .kiteSession(session) }
         let path = target.readableBytesView
         if path.starts(with: Self.proxy) {
             var end = path.startIndex + Self.proxy.count
@@ -114,6 +119,7 @@ struct Directory: Sendable {
         }
         if Self.isAtOrBelow(path, Self.kite) { return .kite }
         if Self.isAtOrBelow(path, Self.door) { return .door }
+        if Self.isAtOrBelow(path, Self.kiteTunnel) { return .kiteTunnel(droppedPathBytes: Self.kiteTunnel.count) }
         return .nowhere
     }
 
@@ -141,4 +147,5 @@ struct Directory: Sendable {
     private static let proxy = Array("/proxy/".utf8)
     private static let kite = Array("/kite".utf8)
     private static let door = Array("/-/tunnel".utf8)
+    private static let kiteTunnel = Array("/tunnel".utf8)
 }

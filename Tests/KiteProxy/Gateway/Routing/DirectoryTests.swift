@@ -15,6 +15,8 @@ struct DirectoryTests {
         case .route(let key, let dropped, let byHost): return "\(byHost ? "host" : "path") \(key) \(dropped)"
         case .door: return "door"
         case .kite: return "kite"
+        case .kiteSession(let session): return "session \(session.kite) \(session.path)"
+        case .kiteTunnel(let dropped): return "kite tunnel \(dropped)"
         case .nowhere: return "nowhere"
         }
     }
@@ -27,7 +29,15 @@ struct DirectoryTests {
         ("x", "/proxy//a", "nowhere"), ("x", "/proxy/?a", "nowhere"), ("x", "/kite", "kite"),
         ("x", "/kite/info?t=1", "kite"),
         ("x", "/kite?x", "kite"), ("x", "/kites", "nowhere"), ("x", "/-/tunnel", "door"), ("x", "/-/tunnel?x", "door"),
-        ("x", "/-/tunnels", "nowhere"), ("x", "/", "nowhere"), ("x", "*", "nowhere"), ("x", "", "nowhere"),
+        ("x", "/-/tunnels", "nowhere"), ("x", "/tunnel/1/2/websocket?token=a", "kite tunnel 7"),
+        ("x", "/tunnels", "nowhere"),
+        (
+            "x", "/proxy/1/2/xhr?kiteID=0e1d7b54-0000-4000-8000-00000000000f",
+            "session 0e1d7b54-0000-4000-8000-00000000000f /1/2/xhr"
+        ),
+        ("shop.gw.example", "/proxy?kiteID=0e1d7b54-0000-4000-8000-00000000000f", "host shop 0"),
+        ("shop.gw.example", "/tunnel/1/2/websocket", "host shop 0"), ("x", "/", "nowhere"), ("x", "*", "nowhere"),
+        ("x", "", "nowhere"),
         (".gw.example", "/", "nowhere"), ("gw.example", "/", "nowhere"), ("shopgw.example", "/", "nowhere"),
         ("shop.gw.example.", "/", "nowhere"), ("", "/kite", "kite"), ("[::1]:3999", "/kite", "kite"),
     ])
