@@ -88,5 +88,7 @@ struct ProxyExchangeTests {
         #expect(received.hasPrefix("POST /a HTTP/1.1\r\n"))
         #expect(received.hasSuffix("\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n"))
         await target.close()
+        // The request ends when the target's connection has; its worker must be there until then.
+        try await eventually { await worker.ask { $0.metrics.activeRequests } == 0 }
     }
 }
