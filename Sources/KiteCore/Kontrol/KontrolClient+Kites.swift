@@ -37,7 +37,7 @@ extension KontrolClient: KiteResolver {
     ) async throws {
         try query.validate()
         var known: [String: KiteIdentity] = [:]
-        var backoff = Backoff()
+        var backoff = Backoff(limit: KontrolClient.longestPause)
         while true {
             try await Task.sleep(for: backoff.next())
             let subscription: KiteWatch

@@ -63,9 +63,14 @@ public final class KontrolClient: Service {
         self.now = now
         keyChange = onKeyChange
         credentials = .kiteKey(key.text)
-        client = KiteClient(url: url, as: kite, credentials: credentials, connector: connector)
+        var options = KiteClient.Options()
+        options.backoffLimit = Self.longestPause
+        client = KiteClient(url: url, as: kite, credentials: credentials, options: options, connector: connector)
         state = Mutex(State(key: key))
     }
+
+    /// Between attempts to reach a Kontrol that is away, and to register there: all that depends on it is back soon after it is.
+    static let longestPause = Duration.seconds(2)
 
     /// The kite key in use; Kontrol may have replaced the one in the configuration.
     public var key: KiteKey { state.withLock { $0.key } }

@@ -74,7 +74,7 @@ public struct KontrolHTTPRegistration: Service {
     }
 
     private func keepRegistered() async {
-        var backoff = Backoff()
+        var backoff = Backoff(limit: KontrolClient.longestPause)
         while !Task.isCancelled {
             guard (try? await Task.sleep(for: backoff.next())) != nil else { return }
             do {

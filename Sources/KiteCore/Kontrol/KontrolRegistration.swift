@@ -33,7 +33,7 @@ public struct KontrolRegistration: Service {
         // Listening from the beginning, so that no reconnect is missed.
         let events = kontrol.client.events()
         var iterator = events.makeAsyncIterator()
-        var backoff = Backoff()
+        var backoff = Backoff(limit: KontrolClient.longestPause)
         while !Task.isCancelled {
             guard (try? await Task.sleep(for: backoff.next())) != nil else { return }
             let before = kontrol.client.remote
