@@ -4,24 +4,45 @@
 ///
 /// It has no result; what it is to answer goes through another function among its arguments. Two values are equal when they
 /// are copies of the same function; given to the same peer twice it is the same callback there.
+///
+/// A connection keeps a function of this side that it has handed over, since only the program knows how long the peer may call it. A
+/// function that is made for one call should have the lifetime ``Lifetime/call``; one that serves longer is let go of with
+/// `RemoteKite.release(_:)`. Otherwise it stays until the connection ends, and counts towards ``DnodeLimits/maximumFunctions``.
 public struct DnodeFunction: Sendable, Hashable {
     /// What calling it does.
     public typealias Body = @Sendable ([DnodeValue]) async throws -> Void
 
+    /// How long the peer can call a function of this side that it was given.
+    public enum Lifetime: Sendable, Hashable {
+        /// Until it is released or the connection ends.
+        case connection
+        /// Until the call among whose arguments it was given ends: with its answer, by its timeout, or cancelled. What the peer calls
+        /// later is ignored. Given in another way (in a result, or to a function of the peer) it lives as with ``connection``.
+        case call
+    }
+
     private final class Identity: Sendable {
+        let lifetime: Lifetime
         let body: Body
-        init(_ body: @escaping Body) { self.body = body }
+        init(_ lifetime: Lifetime, _ body: @escaping Body) {
+            self.lifetime = lifetime
+            self.body = body
+        }
     }
     private let identity: Identity
+    var lifetime: Lifetime { identity.lifetime }
 
     /// A function of this side. Calls of one peer reach it one after the other, in the order in which they were made.
-    public init(_ body: @escaping Body) { identity = Identity(body) }
+    public init(lifetime: Lifetime = .connection, _ body: @escaping Body) { identity = Identity(lifetime, body) }
 
     /// A function of this side that takes one argument.
     public init<Argument: Decodable & Sendable>(
-        taking type: Argument.Type, _ body: @escaping @Sendable (Argument) async throws -> Void
+        taking type: Argument.Type, lifetime: Lifetime = .connection,
+        _ body: @escaping @Sendable (Argument) async throws -> Void
     ) {
-        self.init { arguments in try await body(DnodeDecoder().decode(type, from: arguments.first ?? .null)) }
+        self.init(lifetime: lifetime) { arguments in
+            try await body(DnodeDecoder().decode(type, from: arguments.first ?? .null))
+        }
     }
 
     /// Calls it. For a function of the peer this returns as soon as the call is queued.

@@ -4,8 +4,8 @@ public import NIOCore
 extension DnodeValue {
     /// Parses one JSON text that fills all readable bytes.
     ///
-    /// Refused besides what RFC 8259 refuses: repeated names in an object, numbers beyond a `Double`, invalid UTF-8, a byte order
-    /// mark, and what exceeds `limits`. Half a surrogate pair becomes U+FFFD.
+    /// Refused besides what RFC 8259 refuses: repeated names in an object (the same bytes, escapes undone), numbers beyond a `Double`,
+    /// invalid UTF-8, a byte order mark, and what exceeds `limits`. Half a surrogate pair becomes U+FFFD.
     public init(parsing bytes: ByteBuffer, limits: DnodeLimits = DnodeLimits()) throws(DnodeError) {
         guard bytes.readableBytes <= limits.maximumMessageSize else {
             throw DnodeError(.limitExceeded, "message of more than \(limits.maximumMessageSize) bytes")
@@ -19,11 +19,11 @@ extension DnodeValue {
 }
 
 /// The parser's state: a position in the bytes and what may still be spent. Used within one call only.
-private struct DnodeJSONParser {
-    private let bytes: UnsafeRawBufferPointer
+struct DnodeJSONParser {
+    let bytes: UnsafeRawBufferPointer
     private let maximumDepth: Int
     private var nodesLeft: Int
-    private var position = 0
+    var position = 0
 
     init(bytes: UnsafeRawBufferPointer, limits: DnodeLimits) {
         self.bytes = bytes
@@ -39,7 +39,7 @@ private struct DnodeJSONParser {
         return value
     }
 
-    private mutating func parseValue(depth: Int) throws(DnodeError) -> DnodeValue {
+    mutating func parseValue(depth: Int) throws(DnodeError) -> DnodeValue {
         try spendNode()
         guard let byte = peek() else { throw malformed("the text ends where a value was expected") }
         switch byte {
@@ -99,7 +99,7 @@ private struct DnodeJSONParser {
 
     // MARK: strings
 
-    private mutating func parseString() throws(DnodeError) -> String {
+    mutating func parseString() throws(DnodeError) -> String {
         position += 1
         let start = position
         while position < bytes.count {
@@ -140,7 +140,7 @@ private struct DnodeJSONParser {
     }
 
     /// What follows a backslash.
-    private mutating func parseEscape() throws(DnodeError) -> Unicode.Scalar {
+    mutating func parseEscape() throws(DnodeError) -> Unicode.Scalar {
         guard let byte = peek() else { throw malformed("a string without end") }
         position += 1
         switch byte {
@@ -200,8 +200,21 @@ private struct DnodeJSONParser {
 
     // MARK: numbers
 
-    private mutating func parseNumber() throws(DnodeError) -> DnodeValue {
+    mutating func parseNumber() throws(DnodeError) -> DnodeValue {
         let start = position
+        let mayBeInteger = try skipNumber()
+        guard position - start <= 1024 else { throw DnodeError(.limitExceeded, "a number of more than 1024 digits") }
+        let literal = try text(start..<position)
+        if mayBeInteger, let value = Int64(literal) { return .int(value) }
+        guard let value = Double(literal), value.isFinite else {
+            throw DnodeError(.unrepresentable, "a number out of range at byte \(start)")
+        }
+        return .double(value)
+    }
+
+    /// Passes over a number.
+    /// - Returns: whether it is written as an integer. JSON's -0 is not the integer 0.
+    mutating func skipNumber() throws(DnodeError) -> Bool {
         let isNegative = take(UInt8(ascii: "-"))
         guard let first = peek(), isDigit(first) else { throw malformed("a number without digits") }
         position += 1
@@ -217,12 +230,7 @@ private struct DnodeJSONParser {
             _ = take(UInt8(ascii: "+")) || take(UInt8(ascii: "-"))
             try requireDigits()
         }
-        guard position - start <= 1024 else { throw DnodeError(.limitExceeded, "a number of more than 1024 digits") }
-        let literal = try text(start..<position)
-        // JSON's -0 is not the integer 0.
-        if isInteger, !(isNegative && first == UInt8(ascii: "0")), let value = Int64(literal) { return .int(value) }
-        guard let value = Double(literal), value.isFinite else { throw malformed("a number out of range") }
-        return .double(value)
+        return isInteger && !(isNegative && first == UInt8(ascii: "0"))
     }
 
     private mutating func requireDigits() throws(DnodeError) {
@@ -238,21 +246,21 @@ private struct DnodeJSONParser {
 
     // MARK: bytes
 
-    private func peek() -> UInt8? { position < bytes.count ? bytes[position] : nil }
+    func peek() -> UInt8? { position < bytes.count ? bytes[position] : nil }
 
-    private mutating func take(_ byte: UInt8) -> Bool {
+    mutating func take(_ byte: UInt8) -> Bool {
         guard peek() == byte else { return false }
         position += 1
         return true
     }
 
-    private mutating func expect(_ word: StaticString) throws(DnodeError) {
+    mutating func expect(_ word: StaticString) throws(DnodeError) {
         for offset in 0..<word.utf8CodeUnitCount {
             guard take(word.utf8Start[offset]) else { throw malformed("unexpected byte") }
         }
     }
 
-    private mutating func skipWhitespace() {
+    mutating func skipWhitespace() {
         while position < bytes.count {
             switch bytes[position] {
             case 0x20, 0x09, 0x0A, 0x0D: position += 1
@@ -272,7 +280,7 @@ private struct DnodeJSONParser {
         nodesLeft -= 1
     }
 
-    private func malformed(_ what: String) -> DnodeError {
+    func malformed(_ what: String) -> DnodeError {
         DnodeError(.malformed, "not JSON at byte \(position): \(what)")
     }
 }

@@ -61,7 +61,7 @@ struct DnodeJSONWriter {
 
     private func checkDepth(_ depth: Int) throws(DnodeError) {
         guard depth <= limits.maximumDepth else {
-            throw DnodeError(.limitExceeded, "nested deeper than \(limits.maximumDepth)")
+            throw DnodeError(.limitExceeded, "nested deeper than \(limits.maximumDepth) levels")
         }
     }
 

@@ -4,15 +4,18 @@
 public struct DnodeLimits: Sendable, Hashable {
     /// Bytes of one message, in either direction.
     public var maximumMessageSize = 16 << 20
-    /// How deep arrays and objects may nest, in either direction.
+    /// How deep arrays and objects may nest in one message, in either direction. The message's own count, too: they are four around the
+    /// arguments of a call and three around a result.
     public var maximumDepth = 64
     /// Values in one received message, counting every element and every object key; bounds what a small text can
     /// blow up to in memory.
     public var maximumNodes = 500_000
     /// Callbacks that one received message may bring.
     public var maximumCallbacksPerMessage = 256
-    /// Functions given to the peer and calls waiting for their answer, together, per connection.
-    public var maximumLiveCallbacks = 4096
+    /// Calls of this side that wait for their answer, per connection.
+    public var maximumPendingCalls = 4096
+    /// Functions of this side that the peer knows, per connection. They count until they are released; see ``DnodeFunction/Lifetime``.
+    public var maximumFunctions = 4096
 
     public init() {}
 }
@@ -27,7 +30,7 @@ public struct DnodeError: Error, Sendable, Hashable, CustomStringConvertible {
         case limitExceeded
         /// JSON, but no dnode message.
         case invalidMessage
-        /// A value that JSON cannot carry (a number that is not finite).
+        /// A value that JSON cannot carry (a number that is not finite), or a number beyond what a `Double` can hold.
         case unrepresentable
     }
     /// What kind of error it is.

@@ -11,16 +11,20 @@ public struct DnodeCallbackID: Sendable, Hashable, CustomStringConvertible {
     public var description: String { String(rawValue) }
 }
 
-/// Why a received message is refused, and which callback of the peer can be told.
+/// Why a received message is refused, and whom that concerns.
 public struct DnodeRefusal: Error, Sendable, Hashable {
     /// What is wrong with the message, for people.
     public let reason: String
     /// The response callback of the refused call; nil where none could be made out, and the connection is to be closed.
     public let answerTo: DnodeCallbackID?
+    /// The callback of this side that the message calls: a call of ours that gets no proper answer, or a function. Nil where the message
+    /// calls something else.
+    public let callback: DnodeCallbackID?
 
-    public init(reason: String, answerTo: DnodeCallbackID? = nil) {
+    public init(reason: String, answerTo: DnodeCallbackID? = nil, callback: DnodeCallbackID? = nil) {
         self.reason = reason
         self.answerTo = answerTo
+        self.callback = callback
     }
 }
 
@@ -71,20 +75,23 @@ extension DnodeMessage {
     ) throws(DnodeRefusal) {
         let root: DnodeValue
         do throws(DnodeError) { root = try DnodeValue(parsing: bytes, limits: limits) } catch {
-            throw DnodeRefusal(reason: error.message)
+            throw Self.refusal(of: bytes, limits: limits, reason: error.message)
         }
         guard case .object(let message) = root else { throw DnodeRefusal(reason: "a message must be an object") }
         let paths = message["callbacks"]
         let answerTo = Self.responseCallback(in: paths)
-        func refusal(_ reason: String) -> DnodeRefusal { DnodeRefusal(reason: reason, answerTo: answerTo) }
+        let called = message["method"].flatMap { Self.callbackID($0) }
+        func refusal(_ reason: String) -> DnodeRefusal {
+            DnodeRefusal(reason: reason, answerTo: answerTo, callback: called)
+        }
 
         switch message["method"] {
         case .string(let name): method = .name(name)
         case let number?:
-            guard let id = number.int, id >= 0, id <= DnodeCallbackID.maximum else {
+            guard let called else {
                 throw refusal("method must be a name or the number of a callback, not \(number.kind)")
             }
-            method = .callback(DnodeCallbackID(id))
+            method = .callback(called)
         case nil: throw refusal("a message without method")
         }
         switch message["arguments"] {
@@ -124,6 +131,19 @@ extension DnodeMessage {
         } catch { return .failure(error) }
     }
 
+    /// What can be said of bytes that make no message, because they are no JSON or hold more than is allowed. In the latter case they are
+    /// gone through once more to find out whom the message concerns.
+    private static func refusal(of bytes: ByteBuffer, limits: DnodeLimits, reason: String) -> DnodeRefusal {
+        guard bytes.readableBytes <= limits.maximumMessageSize else { return DnodeRefusal(reason: reason) }
+        return bytes.withUnsafeReadableBytes { bytes in
+            var parser = DnodeJSONParser(bytes: bytes, limits: limits)
+            guard let envelope = try? parser.parseEnvelope() else { return DnodeRefusal(reason: reason) }
+            return DnodeRefusal(
+                reason: reason, answerTo: responseCallback(in: envelope.callbacks),
+                callback: envelope.method.flatMap { callbackID($0) })
+        }
+    }
+
     /// The callback whose path says that it takes a call's answer, whatever else is wrong with the message.
     private static func responseCallback(in callbacks: DnodeValue?) -> DnodeCallbackID? {
         guard case .object(let members)? = callbacks else { return nil }
@@ -132,6 +152,11 @@ extension DnodeMessage {
             return callbackID(name)
         }
         return nil
+    }
+
+    private static func callbackID(_ number: DnodeValue) -> DnodeCallbackID? {
+        guard let id = number.int, id >= 0, id <= DnodeCallbackID.maximum else { return nil }
+        return DnodeCallbackID(id)
     }
 
     private static func callbackID(_ name: String) -> DnodeCallbackID? {
@@ -228,6 +253,7 @@ extension [DnodeValue] {
 
 extension DnodeMessage {
     /// The message's text.
+    /// - Throws: ``DnodeError`` for what the limits forbid the receiver, too: they are the same both ways.
     public func serialized(limits: DnodeLimits = DnodeLimits()) throws(DnodeError) -> ByteBuffer {
         let method: DnodeValue =
             switch method {
@@ -245,9 +271,6 @@ extension DnodeMessage {
                 })
         }
         let message: DnodeObject = ["method": method, "arguments": .array(arguments), "callbacks": .object(paths)]
-        // The envelope adds two levels to what the sender may nest.
-        var limits = limits
-        limits.maximumDepth += 2
         return try DnodeValue.object(message).serialized(limits: limits)
     }
 

@@ -50,14 +50,20 @@ public enum DnodeEvent: Sendable, Hashable {
 /// The machine.
 public struct DnodeSession: Sendable {
     private enum Callback: Sendable {
-        case answer
-        case function(DnodeFunction)
+        /// With the functions that live as long as the call.
+        case answer(functions: [DnodeCallbackID])
+        /// Scoped: it ends with a call.
+        case function(DnodeFunction, isScoped: Bool)
+
+        var isScoped: Bool { if case .function(_, true) = self { true } else { false } }
     }
 
     private let limits: DnodeLimits
     private var callbacks: [DnodeCallbackID: Callback] = [:]
-    private var functions: [DnodeFunction: DnodeCallbackID] = [:]
+    /// The numbers of each function. It has more than one when it occurred twice in a message, or lives as long as calls that overlap.
+    private var functions: [DnodeFunction: [DnodeCallbackID]] = [:]
     private var nextID = 0
+    private var pendingCalls = 0
 
     public init(limits: DnodeLimits = DnodeLimits()) { self.limits = limits }
 
@@ -71,7 +77,11 @@ public struct DnodeSession: Sendable {
     public mutating func call(
         _ method: String, kite: DnodeValue, authentication: DnodeValue = .null, arguments: [DnodeValue]
     ) throws(DnodeError) -> (message: DnodeMessage, id: DnodeCallbackID) {
-        let id = try register(.answer)
+        guard pendingCalls < limits.maximumPendingCalls else {
+            throw DnodeError(.limitExceeded, "more than \(limits.maximumPendingCalls) calls wait for their answer")
+        }
+        let id = try number(.answer(functions: []))
+        pendingCalls += 1
         let options: DnodeObject = [
             "kite": kite, "authentication": authentication,
             "responseCallback": .string(DnodeJSONWriter.functionPlaceholder),
@@ -81,7 +91,7 @@ public struct DnodeSession: Sendable {
             method: .name(method), arguments: [.object(options)],
             callbacks: [id: [.position(0), .key("responseCallback")]])
         message.introduced = [id]
-        try introduceFunctions(in: arguments, under: [.position(0), .key("withArgs")], of: &message)
+        try introduceFunctions(in: arguments, under: [.position(0), .key("withArgs")], of: &message, for: id)
         return (message, id)
     }
 
@@ -103,13 +113,14 @@ public struct DnodeSession: Sendable {
 
     /// Gives up a call of ours; an answer that still comes is ignored.
     public mutating func forget(_ call: DnodeCallbackID) {
-        if case .answer = callbacks[call] { callbacks[call] = nil }
+        if case .answer = callbacks[call] { remove(call) }
     }
 
     /// Forgets everything; the connection has ended. Breaks the circle when a function of the peer was given back to it.
     public mutating func reset() {
         callbacks = [:]
         functions = [:]
+        pendingCalls = 0
     }
 
     /// Takes back what a message made known; for a message that could not be sent.
@@ -119,47 +130,72 @@ public struct DnodeSession: Sendable {
 
     /// Forgets a function; calls of it that still come are ignored.
     public mutating func release(_ function: DnodeFunction) {
-        if let id = functions[function] { remove(id) }
+        for id in functions[function] ?? [] { remove(id) }
     }
 
+    /// - Parameter call: the call that the message makes.
     private mutating func introduceFunctions(
-        in values: [DnodeValue], under path: [DnodeMessage.PathElement], of message: inout DnodeMessage
+        in values: [DnodeValue], under path: [DnodeMessage.PathElement], of message: inout DnodeMessage,
+        for call: DnodeCallbackID? = nil
     ) throws(DnodeError) {
+        var scoped: [DnodeCallbackID] = []
         do throws(DnodeError) {
             try DnodeMessage.forEachFunction(in: values, under: path, depth: limits.maximumDepth) {
                 (function, path) throws(DnodeError) in
-                if let known = functions[function], message.callbacks[known] == nil {
+                // Each call has numbers of its own for the functions that end with it.
+                let isScoped = function.lifetime == .call && call != nil
+                // A number has one path: a function that occurs twice in a message gets another number.
+                if !isScoped, let known = reusableNumber(of: function, in: message) {
                     message.callbacks[known] = path
                 } else {
-                    // A number has one path: a function that occurs twice in a message gets another number.
-                    let id = try register(.function(function))
+                    let id = try register(function, isScoped: isScoped)
                     message.callbacks[id] = path
                     message.introduced.append(id)
+                    if isScoped { scoped.append(id) }
                 }
             }
+            if let call, !scoped.isEmpty { callbacks[call] = .answer(functions: scoped) }
         } catch {
             withdraw(message)
             throw error
         }
     }
 
-    private mutating func register(_ callback: Callback) throws(DnodeError) -> DnodeCallbackID {
-        guard callbacks.count < limits.maximumLiveCallbacks, nextID < DnodeCallbackID.maximum else {
+    private func reusableNumber(of function: DnodeFunction, in message: DnodeMessage) -> DnodeCallbackID? {
+        functions[function]?.first { message.callbacks[$0] == nil && callbacks[$0]?.isScoped == false }
+    }
+
+    private mutating func register(_ function: DnodeFunction, isScoped: Bool) throws(DnodeError) -> DnodeCallbackID {
+        guard callbacks.count - pendingCalls < limits.maximumFunctions else {
             throw DnodeError(
-                .limitExceeded, "more than \(limits.maximumLiveCallbacks) callbacks and calls on one connection")
+                .limitExceeded,
+                "the other side holds \(limits.maximumFunctions) functions already: release those it no longer needs")
+        }
+        let id = try number(.function(function, isScoped: isScoped))
+        functions[function, default: []].append(id)
+        return id
+    }
+
+    private mutating func number(_ callback: Callback) throws(DnodeError) -> DnodeCallbackID {
+        guard nextID < DnodeCallbackID.maximum else {
+            throw DnodeError(.limitExceeded, "no more numbers for callbacks on one connection")
         }
         let id = DnodeCallbackID(nextID)
         nextID += 1
         callbacks[id] = callback
-        if case .function(let function) = callback, functions[function] == nil { functions[function] = id }
         return id
     }
 
     private mutating func remove(_ id: DnodeCallbackID) {
-        guard case .function(let function) = callbacks.removeValue(forKey: id), functions[function] == id else {
-            return
+        switch callbacks.removeValue(forKey: id) {
+        case .answer(let functions):
+            pendingCalls -= 1
+            for function in functions { remove(function) }
+        case .function(let function, _):
+            functions[function]?.removeAll { $0 == id }
+            if functions[function]?.isEmpty == true { functions[function] = nil }
+        case nil: break
         }
-        functions[function] = nil
     }
 }
 
@@ -169,12 +205,26 @@ extension DnodeSession {
     /// Takes a message, or why it could not be parsed.
     public mutating func receive(_ message: Result<DnodeMessage, DnodeRefusal>) -> DnodeEvent {
         switch message {
-        case .failure(let refusal): Self.refuse(refusal.answerTo, reason: refusal.reason)
+        case .failure(let refusal): refuse(refusal)
         case .success(let message):
             switch message.method {
             case .name(let name): Self.call(name, message)
             case .callback(let id): callback(id, arguments: message.arguments)
             }
+        }
+    }
+
+    private mutating func refuse(_ refusal: DnodeRefusal) -> DnodeEvent {
+        guard refusal.answerTo == nil, let id = refusal.callback else {
+            return Self.refuse(refusal.answerTo, reason: refusal.reason)
+        }
+        switch callbacks[id] {
+        case nil: return .ignore
+        case .answer:
+            remove(id)
+            return .invalidAnswer(to: id, reason: refusal.reason)
+        // Whoever called it would take it for done.
+        case .function: return .violation(reason: refusal.reason)
         }
     }
 
@@ -203,9 +253,9 @@ extension DnodeSession {
     private mutating func callback(_ id: DnodeCallbackID, arguments: [DnodeValue]) -> DnodeEvent {
         switch callbacks[id] {
         case nil: return .ignore
-        case .function(let function): return .function(function, arguments: arguments)
+        case .function(let function, _): return .function(function, arguments: arguments)
         case .answer:
-            callbacks[id] = nil
+            remove(id)
             return Self.answer(to: id, arguments)
         }
     }

@@ -80,7 +80,8 @@ extension DnodeValue: ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral,
     }
 }
 
-/// An object: members in the order in which they arrived or were set, each name once.
+/// An object: members in the order in which they arrived or were set, each name once. Names are the same when their UTF-8 is, as in
+/// other languages: Swift's `==` would take two spellings of "é" for one name.
 ///
 /// Comparing and hashing take no account of the order, as in JSON.
 public struct DnodeObject: Sendable {
@@ -88,7 +89,22 @@ public struct DnodeObject: Sendable {
     private static let indexThreshold = 8
 
     private var entries: [(key: String, value: DnodeValue)] = []
-    private var index: [String: Int] = [:]
+    private var index: [Name: Int] = [:]
+
+    /// A name as its bytes.
+    private struct Name: Hashable {
+        let text: String
+
+        static func == (left: Self, right: Self) -> Bool { isSame(left.text, right.text) }
+        func hash(into hasher: inout Hasher) {
+            var text = text
+            text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+        }
+    }
+
+    private static func isSame(_ left: String, _ right: String) -> Bool {
+        left.utf8.count == right.utf8.count && left.utf8.elementsEqual(right.utf8)
+    }
 
     public init() {}
 
@@ -130,14 +146,14 @@ public struct DnodeObject: Sendable {
 
     /// Where a member stands.
     func position(of key: String) -> Int? {
-        if entries.count > Self.indexThreshold { return index[key] }
-        return entries.firstIndex { $0.key == key }
+        if entries.count > Self.indexThreshold { return index[Name(text: key)] }
+        return entries.firstIndex { Self.isSame($0.key, key) }
     }
 
     private mutating func append(_ key: String, _ value: DnodeValue) {
         entries.append((key, value))
         if entries.count > Self.indexThreshold + 1 {
-            index[key] = entries.count - 1
+            index[Name(text: key)] = entries.count - 1
         } else if entries.count > Self.indexThreshold {
             rebuildIndex()
         }
@@ -145,7 +161,7 @@ public struct DnodeObject: Sendable {
 
     private mutating func rebuildIndex() {
         index = Dictionary(minimumCapacity: entries.count)
-        for (position, entry) in entries.enumerated() { index[entry.key] = position }
+        for (position, entry) in entries.enumerated() { index[Name(text: entry.key)] = position }
     }
 }
 

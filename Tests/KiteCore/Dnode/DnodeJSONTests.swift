@@ -111,6 +111,13 @@ import Testing
         #expect(object.count == 20 && object["k1"] == "new")
         #expect(object == DnodeObject(object.reversed().map { ($0.key, $0.value) }))
         #expect(object.hashValue == DnodeObject(object.reversed().map { ($0.key, $0.value) }).hashValue)
+        // Few members and many: names are compared in two ways.
+        for others in [[], (0..<40).map { ("k\($0)", .null) }] as [[(String, DnodeValue)]] {
+            var accents = DnodeObject(others + [("\u{e9}", 1), ("e\u{301}", 2)])
+            #expect(accents.count == others.count + 2 && accents["\u{e9}"] == 1 && accents["e\u{301}"] == 2)
+            accents["e\u{301}"] = nil
+            #expect(accents["\u{e9}"] == 1 && accents["e\u{301}"] == nil)
+        }
     }
 }
 

@@ -93,6 +93,89 @@ import Testing
         #expect(refusal?.reason.isEmpty == false)
     }
 
+    /// What is wrong lies in the arguments alone, so the caller can be told, whatever the order of the members and however deep.
+    @Test(
+        arguments: [
+            ("", 0, "1e400", ""), ("", 0, "[-1e999]", ""), ("[", 62, "", "]"), ("[", 200_000, "", "]"),
+            (#"{"a":"#, 62, "0", "}"), ("", 0, #"{"a":1,"a":2}"#, ""),
+            ("", 0, #"{"a":"\"\\\u00e9","a":[{}, [], { "b" : [true,false,null,-1.5e+3] , "c":"" }]}"#, ""),
+            ("7", 2000, "0", ""), ("0,", 600_000, "0", ""),
+        ] as [(String, Int, String, String)])
+    func addressesTheCallerOfArgumentsThatCannotBeHeld(
+        _ start: String, _ count: Int, _ middle: String, _ end: String
+    ) {
+        let argument = String(repeating: start, count: count) + middle + String(repeating: end, count: count)
+        let arguments = #""arguments":[{"withArgs":[\#(argument)],"responseCallback":"[Function]"}]"#
+        let callbacks = #""callbacks":{"7":["0","responseCallback"]}"#
+        for text in [
+            #"{"method":"x",\#(arguments),\#(callbacks)}"#,
+            #" { "links":[],\#(callbacks) ,\#(arguments), "method" : "x" } "#,
+        ] {
+            let refusal = #expect(throws: DnodeRefusal.self) {
+                try DnodeMessage(parsing: ByteBuffer(string: text), function: PeerFunctions().callAsFunction)
+            }
+            #expect(refusal?.answerTo?.rawValue == 7 && refusal?.callback == nil)
+        }
+        let answer = #"{"method":3,"arguments":[{"error":null,"result":[\#(argument)]}],"callbacks":{}}"#
+        let refusal = #expect(throws: DnodeRefusal.self) {
+            try DnodeMessage(parsing: ByteBuffer(string: answer), function: PeerFunctions().callAsFunction)
+        }
+        #expect(refusal?.callback?.rawValue == 3 && refusal?.answerTo == nil)
+    }
+
+    /// No JSON, or nobody who could be told.
+    @Test(arguments: [
+        #"{"a":1e400,"callbacks":{"7":[0,"responseCallback"]}"#,
+        #"{"a":1e400,"callbacks":{"7":[0,"responseCallback"]}}}"#,
+        #"{"a":[1e400,"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":[1e400},"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":{"b":1e400],"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":1e400,,"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":1e400e,"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":[1e400,],"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":{"x":1e400,},"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":["\x",1e400],"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":{"x" 1e400},"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":{1:1e400},"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":[nul,1e400],"callbacks":{"7":[0,"responseCallback"]}}"#,
+        #"{"a":1e400,"callbacks":{"7":[0,"responseCallback"]},"b"}"#,
+        #"{"a":1e400,"callbacks":{"7":[0,"responseCallback"]},"callbacks":{"8":[0,"responseCallback"]}}"#,
+        #"{"a":1e400,"callbacks":{"7":[0,"responseCallback"],"8":[1e400]}}"#,
+        #"{"a":1e400,"callbacks":{"7":[0,"withArgs"]}}"#,
+        #"[1e400,{"callbacks":{"7":[0,"responseCallback"]}}]"#, #"{"a":1e400}"#,
+        "{\"a\":\"\n\",\"callbacks\":{\"7\":[0,\"responseCallback\"]}}",
+        #"{"method":1e400,"a":1e400}"#, #"{"method":"3","a":1e400}"#, #"{"method":3,"method":3,"a":1e400}"#,
+    ])
+    func addressesNobodyWhereTheRestIsNoMessage(_ text: String) {
+        let refusal = #expect(throws: DnodeRefusal.self) {
+            try DnodeMessage(parsing: ByteBuffer(string: text), function: PeerFunctions().callAsFunction)
+        }
+        #expect(refusal?.answerTo == nil && refusal?.callback == nil)
+    }
+
+    /// Two spellings of the same letters are two names, as in JavaScript and Go.
+    @Test func namesAreTheirBytes() throws {
+        let text = #"{"method":"x","arguments":[{"\u00e9":1,"e\u0301":2}]}"#
+        let message = try DnodeMessage(parsing: ByteBuffer(string: text), function: PeerFunctions().callAsFunction)
+        #expect(message.arguments.first?.object?.count == 2)
+        #expect(message.arguments.first?["\u{e9}"] == 1 && message.arguments.first?["e\u{301}"] == 2)
+    }
+
+    /// What one side may send the other one takes.
+    @Test func depthIsLimitedAlikeBothWays() throws {
+        var limits = DnodeLimits()
+        limits.maximumDepth = 10
+        func message(_ depth: Int) -> DnodeMessage {
+            let value = (0..<depth).reduce(DnodeValue.null) { inner, _ in [inner] }
+            return DnodeMessage(method: .name("x"), arguments: [value])
+        }
+        // The message and its arguments are two levels.
+        let longest = try message(8).serialized(limits: limits)
+        let received = try DnodeMessage(parsing: longest, limits: limits, function: PeerFunctions().callAsFunction)
+        #expect(received == message(8))
+        #expect { try message(9).serialized(limits: limits) } throws: { ($0 as? DnodeError)?.code == .limitExceeded }
+    }
+
     @Test(arguments: [
         #"{"method":1}"#, #"{"method":1,"arguments":null,"callbacks":null,"links":[]}"#,
         #"{"method":"x","links":[[1]],"other":{}}"#,

@@ -136,9 +136,9 @@ import Testing
         #expect(receive(#"{"method":77,"arguments":[]}"#, &session) == .ignore)
     }
 
-    @Test func liveCallbacksAreLimitedAndGivenBack() throws {
+    @Test func functionsAreLimitedAndGivenBack() throws {
         var limits = DnodeLimits()
-        limits.maximumLiveCallbacks = 3
+        limits.maximumFunctions = 2
         var session = session(limits)
         let function = DnodeFunction { _ in }
         let call = try session.call("a", kite: kite, arguments: [.function(function)])
@@ -147,13 +147,90 @@ import Testing
         _ = try session.invoke(DnodeCallbackID(0), arguments: [.function(function)])
         #expect(session.liveCallbacks == 2)
         #expect(throws: DnodeError.self) {
-            try session.call("b", kite: kite, arguments: [.function(DnodeFunction { _ in })])
+            try session.call(
+                "b", kite: kite, arguments: [.function(DnodeFunction { _ in }), .function(DnodeFunction { _ in })])
         }
         #expect(session.liveCallbacks == 2)
         session.withdraw(call.message)
         #expect(session.liveCallbacks == 0)
-        _ = try session.invoke(DnodeCallbackID(0), arguments: [.function(function), .function(function)])
+        // Twice in one message it has two numbers, here and in the next message.
+        let twice: [DnodeValue] = [.function(function), .function(function)]
+        for _ in 0..<2 { #expect(try session.invoke(DnodeCallbackID(0), arguments: twice).callbacks.count == 2) }
+        #expect(session.liveCallbacks == 2)
         session.release(function)
+        #expect(session.liveCallbacks == 0)
+    }
+
+    /// However many functions the peer holds, calls are still made, and the other way round.
+    @Test func callsAndFunctionsHaveBudgetsOfTheirOwn() throws {
+        var limits = DnodeLimits()
+        limits.maximumFunctions = 3
+        limits.maximumPendingCalls = 3
+        var session = session(limits)
+        for _ in 0..<3 {
+            _ = try session.invoke(DnodeCallbackID(0), arguments: [.function(DnodeFunction { _ in })])
+        }
+        let calls = try (0..<3).map { _ in try session.call("kite.ping", kite: kite, arguments: []).id }
+        #expect(throws: DnodeError.self) { try session.call("kite.ping", kite: kite, arguments: []) }
+        #expect(
+            receive(#"{"method":\#(calls[0]),"arguments":[null,"pong"]}"#, &session)
+                == .answer(to: calls[0], error: .null, result: "pong"))
+        let withFunction: [DnodeValue] = [.function(DnodeFunction { _ in })]
+        #expect(throws: DnodeError.self) { try session.call("a", kite: kite, arguments: withFunction) }
+        // Refused for its function, it does not count as a call.
+        let call = try session.call("kite.ping", kite: kite, arguments: [])
+        session.forget(call.id)
+        #expect(session.liveCallbacks == 5)
+    }
+
+    @Test func functionsOfACallEndWithIt() throws {
+        var limits = DnodeLimits()
+        limits.maximumFunctions = 3
+        var session = session(limits)
+        let function = DnodeFunction(lifetime: .call) { _ in }
+        // Two calls at a time with the same function: each has a number for it.
+        let first = try session.call("a", kite: kite, arguments: [.function(function)])
+        let second = try session.call("a", kite: kite, arguments: [.function(function)])
+        #expect(first.message.callbacks.keys.contains(DnodeCallbackID(1)))
+        #expect(second.message.callbacks.keys.contains(DnodeCallbackID(3)))
+        #expect(receive(#"{"method":1,"arguments":[1]}"#, &session) == .function(function, arguments: [1]))
+        #expect(
+            receive(#"{"method":0,"arguments":[null,5]}"#, &session)
+                == .answer(to: first.id, error: .null, result: 5))
+        #expect(receive(#"{"method":1,"arguments":[2]}"#, &session) == .ignore)
+        #expect(receive(#"{"method":3,"arguments":[3]}"#, &session) == .function(function, arguments: [3]))
+        // Given to a function of the peer it belongs to no call.
+        let given = try session.invoke(DnodeCallbackID(9), arguments: [.function(function)])
+        session.forget(second.id)
+        #expect(receive(#"{"method":3,"arguments":[4]}"#, &session) == .ignore)
+        let number = try #require(given.callbacks.keys.first)
+        #expect(
+            receive(#"{"method":\#(number),"arguments":[5]}"#, &session) == .function(function, arguments: [5]))
+        #expect(session.liveCallbacks == 1)
+        // For ever so many calls.
+        for _ in 0..<100 { session.forget(try session.call("a", kite: kite, arguments: [.function(function)]).id) }
+        let last = try session.call("a", kite: kite, arguments: [.function(function), .function(function)])
+        #expect(session.liveCallbacks == 4)
+        session.withdraw(last.message)
+        #expect(session.liveCallbacks == 1)
+    }
+
+    /// An answer that cannot be held ends its call, and a late one nothing.
+    @Test func answersThatCannotBeHeldEndTheirCall() throws {
+        var session = session()
+        let call = try session.call("a", kite: kite, arguments: [])
+        let function = DnodeFunction { _ in }
+        _ = try session.invoke(DnodeCallbackID(9), arguments: [.function(function)])
+        let answer = #"{"method":0,"arguments":[{"error":null,"result":1e400}],"callbacks":{}}"#
+        guard case .invalidAnswer(call.id, _) = receive(answer, &session) else {
+            Issue.record("taken as an answer")
+            return
+        }
+        #expect(receive(answer, &session) == .ignore)
+        guard case .violation = receive(#"{"method":1,"arguments":[1e400]}"#, &session) else {
+            Issue.record("an event was lost")
+            return
+        }
         #expect(session.liveCallbacks == 1)
     }
 
