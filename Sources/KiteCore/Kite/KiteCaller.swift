@@ -80,8 +80,10 @@ private func place(_ path: [any CodingKey]) -> String {
 }
 
 /// Runs `body`, for at most `timeout`.
+/// - Parameter discard: gets what `body` returned although it was too late.
 func withTimeout<Outcome: Sendable>(
     _ timeout: Duration?, _ error: @autoclosure @escaping @Sendable () -> KiteError,
+    discard: (Outcome) -> Void = { _ in },
     _ body: @escaping @Sendable () async throws -> Outcome
 ) async throws -> Outcome {
     guard let timeout else { return try await body() }
@@ -91,8 +93,13 @@ func withTimeout<Outcome: Sendable>(
             try await Task.sleep(for: timeout)
             throw error()
         }
-        defer { group.cancelAll() }
-        guard let outcome = try await group.next() else { throw error() }
-        return outcome
+        let first = await group.nextResult()
+        group.cancelAll()
+        if case .success(let outcome)? = first { return outcome }
+        while let other = await group.nextResult() {
+            if case .success(let late) = other { discard(late) }
+        }
+        if case .failure(let cause)? = first { throw cause }
+        throw error()
     }
 }

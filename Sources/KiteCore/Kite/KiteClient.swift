@@ -171,7 +171,8 @@ public final class KiteClient: KiteCaller, Service {
         let configuration = kite.configuration
         let channel = try await withTimeout(
             configuration.handshakeTimeout,
-            KiteError(.timeout, "No connection in \(configuration.handshakeTimeout)")
+            KiteError(.timeout, "No connection in \(configuration.handshakeTimeout)"),
+            discard: { $0.close(code: 3000, reason: "Go away!") }
         ) { [connector, url] in try await connector(url, configuration) }
         guard !Task.isCancelled else {
             channel.close(code: 3000, reason: "Go away!")

@@ -13,9 +13,14 @@ import Darwin
 public struct KiteLimits: Sendable, Hashable {
     /// Bounds on a message (16 MiB) and on live callbacks.
     public var dnode = DnodeLimits()
-    /// Calls of one peer that run at a time; further ones are answered with a `requestLimitError`.
+    /// Calls of one peer that run at a time; further ones are answered with a `requestLimitError`. When so many calls of functions that
+    /// it was given wait for earlier ones, nothing more is read from it for a while.
     public var maximumConcurrentCalls = 256
-    /// Size in bytes of the messages whose calls are still running; beyond it further calls of that peer are refused likewise.
+    /// The same for functions while calls to that peer are pending, whose answers must be read. Where a function that the peer called
+    /// itself waits for such an answer, more of them end the connection.
+    public var maximumWaitingCallbacks = 4096
+    /// Size in bytes of the messages whose calls are still running; beyond it further calls of that peer are refused likewise. Calls of
+    /// functions may hold as much once more, or twice that while calls to the peer are pending.
     public var maximumBytesInProgress = 32 << 20
     /// Connections that a listening kite serves at a time.
     public var maximumConnections = 10_000

@@ -41,12 +41,24 @@ final class KiteConnection: Sendable {
         /// What else the peer has set going: calls of our functions and refusals.
         var others = Load()
         /// Waits for room, in ``waitForRoom()``.
-        var room: CheckedContinuation<Void, Never>?
+        var room: CheckedContinuation<Room, Never>?
+        /// Calls of ours that a function of ours, called by this peer, has made and waits for.
+        var nestedCalls = 0
         /// Calls of our functions that wait for an earlier one of the same function; present while one runs.
         var functionCalls: [DnodeFunction: [(arguments: [DnodeValue], size: Int)]] = [:]
         /// Counts the heartbeats asked for; the latest one counts.
         var heartbeat = 0
     }
+
+    /// Whether more may be read.
+    private enum Room {
+        case left
+        /// Reading must go on, and there is nowhere to put what comes.
+        case exceeded
+    }
+
+    /// The connection whose peer called the function of ours that this task runs.
+    @TaskLocal private static var callerOfFunction: UInt64?
 
     private static let lastID = Atomic<UInt64>(0)
 
@@ -97,7 +109,15 @@ final class KiteConnection: Sendable {
                         channel.close(code: 1002, reason: violation)
                         break
                     }
-                    await waitForRoom()
+                    if await waitForRoom() == .exceeded {
+                        let cause = "More callbacks are waiting than this side can hold."
+                        reason = KiteError(.disconnect, "The connection was closed: \(cause)")
+                        logger.notice(
+                            "Closing a connection whose peer calls functions faster than they run",
+                            metadata: ["waiting": "\(state.withLock { $0.others.count })"])
+                        channel.close(code: 1008, reason: cause)
+                        break
+                    }
                 }
             } catch is CancellationError {
                 reason = KiteError(.disconnect, "The connection was closed by this side.")
@@ -132,7 +152,12 @@ final class KiteConnection: Sendable {
             state.functionCalls = [:]
             defer {
                 state.pending = state.pending.mapValues { pending in
-                    if case .suspended = pending { .waiting } else { .finished(.failure(reason)) }
+                    switch pending {
+                    case .suspended: .waiting
+                    case .waiting: .finished(.failure(reason))
+                    // The answer came before the end, and its caller has yet to take it.
+                    case .finished: pending
+                    }
                 }
                 state.closeHandlers = []
             }
@@ -160,19 +185,24 @@ final class KiteConnection: Sendable {
     private func call(
         _ method: String, arguments: [DnodeValue], authentication: Authentication?
     ) async throws -> DnodeValue {
-        let (message, id) = try state.withLock { state throws(KiteError) in
+        let isNested = Self.callerOfFunction == self.id
+        let (message, id, room) = try state.withLock { state throws(KiteError) in
             if let reason = state.closedWith { throw KiteError(.send, reason.message) }
             do throws(DnodeError) {
                 let call = try state.session.call(
                     method, kite: kite.identity.dnode, authentication: authentication?.dnode ?? .null,
                     arguments: arguments)
                 state.pending[call.id] = .waiting
-                return call
+                if isNested { state.nestedCalls += 1 }
+                // Reading may have stopped; the answer must be read.
+                return (call.message, call.id, takeRoom(&state))
             } catch { throw KiteError(.send, error.message) }
         }
+        room?()
         defer {
             state.withLock { state in
                 state.pending[id] = nil
+                if isNested { state.nestedCalls -= 1 }
                 state.session.forget(id)
             }
         }
@@ -352,7 +382,9 @@ final class KiteConnection: Sendable {
     private func run(_ function: DnodeFunction, _ arguments: [DnodeValue], size: Int) async {
         var next: (arguments: [DnodeValue], size: Int)? = (arguments, size)
         while let current = next {
-            do { try await function.call(arguments: current.arguments) } catch {
+            do {
+                try await Self.$callerOfFunction.withValue(id) { try await function.call(arguments: current.arguments) }
+            } catch {
                 if !Task.isCancelled {
                     logger.debug("A callback failed", metadata: ["error": "\(describe(error))"])
                 }
@@ -373,38 +405,50 @@ final class KiteConnection: Sendable {
     /// Returns at once while the peer has set going no more than allowed. Otherwise nothing is read meanwhile.
     ///
     /// Calls alone don't come to that: beyond their limits they are refused, since a method may wait for an answer of this very peer.
-    /// What piles up are refusals that the peer does not read, and calls of our functions that are slower than the peer.
-    private func waitForRoom() async {
+    /// What piles up are refusals that the peer does not read, and calls of our functions that are slower than the peer. While calls of
+    /// ours are pending, those functions may be waiting for the answer to one: then reading goes on up to a second limit. Beyond that it
+    /// stops again, unless it is known that a function waits so. That can only end with the connection.
+    private func waitForRoom() async -> Room {
         await withTaskCancellationHandler {
-            await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
-                let isRoomLeft = state.withLock { state in
-                    if Task.isCancelled || hasRoom(state) { return true }
-                    state.room = continuation
-                    return false
+            await withCheckedContinuation { (continuation: CheckedContinuation<Room, Never>) in
+                let room: Room? = state.withLock { state in
+                    let room = Task.isCancelled ? .left : self.room(in: state)
+                    if room == nil { state.room = continuation }
+                    return room
                 }
-                if isRoomLeft { continuation.resume() }
+                if let room { continuation.resume(returning: room) }
             }
         } onCancel: {
-            let room: CheckedContinuation<Void, Never>? = state.withLock { state in
+            let room: CheckedContinuation<Room, Never>? = state.withLock { state in
                 defer { state.room = nil }
                 return state.room
             }
-            room?.resume()
+            room?.resume(returning: .left)
         }
     }
 
     private func otherEnded(size: Int) {
-        let room: CheckedContinuation<Void, Never>? = state.withLock { state in
+        let room = state.withLock { state in
             state.others -= size
-            guard hasRoom(state) else { return nil }
-            defer { state.room = nil }
-            return state.room
+            return takeRoom(&state)
         }
-        room?.resume()
+        room?()
     }
 
-    private func hasRoom(_ state: State) -> Bool {
-        state.others.count < limits.maximumConcurrentCalls && state.others.bytes < limits.maximumBytesInProgress
+    /// Lets reading go on, where it waits and need not. What is returned is to be called without the lock.
+    private func takeRoom(_ state: inout State) -> (@Sendable () -> Void)? {
+        guard let continuation = state.room, let room = room(in: state) else { return nil }
+        state.room = nil
+        return { continuation.resume(returning: room) }
+    }
+
+    /// - Returns: nil while reading has to wait.
+    private func room(in state: State) -> Room? {
+        let (count, bytes) = (state.others.count, state.others.bytes)
+        if count < limits.maximumConcurrentCalls, bytes < limits.maximumBytesInProgress { return .left }
+        if state.pending.isEmpty { return nil }
+        if count < limits.maximumWaitingCallbacks, bytes / 2 < limits.maximumBytesInProgress { return .left }
+        return state.nestedCalls > 0 ? .exceeded : nil
     }
 
     /// 16 hexadecimal digits.

@@ -120,6 +120,20 @@ import Testing
         }
     }
 
+    @Test func aSessionThatOpensTooLateIsClosed() async {
+        let (mine, _) = MemoryChannel.pair()
+        var once = quick
+        once.reconnects = false
+        let kite = Kite.test { $0.handshakeTimeout = .milliseconds(20) }
+        let client = KiteClient(url: "memory", as: kite, options: once) { _, _ in
+            // Given up in the moment in which it opened.
+            try? await Task.sleep(for: .seconds(3600))
+            return mine
+        }
+        await #expect(throws: Never.self) { try await client.run() }
+        #expect(mine.closedWith?.code == 3000)
+    }
+
     @Test func callsBeforeTheStartWaitForTheirTimeout() async throws {
         let (mine, _) = MemoryChannel.pair()
         let client = KiteClient(url: "memory", as: .test(), connector: { _, _ in mine })

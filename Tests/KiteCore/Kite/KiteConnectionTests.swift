@@ -260,6 +260,9 @@ import Testing
         )
         let call = try #require(try await mine.next())
         #expect(call["callbacks"]?["1"] == [0, "withArgs", 0])
+        // With a call pending the limit would be another one.
+        try await mine.send(#"{"method":0,"arguments":[null]}"#)
+        #expect(try await mine.next()?["method"] == 0)
         for number in 0..<20 { try await mine.send(#"{"method":1,"arguments":[\#(number)]}"#) }
         // Two are taken, the others wait in the channel until the function goes on.
         while theirs.waiting > 18 { await Task.yield() }
@@ -269,6 +272,119 @@ import Testing
         #expect(received.withLock { $0 } == (0..<20).map { .int($0) })
         mine.close(code: 1000, reason: "")
         await served
+    }
+
+    /// A function that the peer calls may call the peer, however many calls of functions have been queued behind it.
+    @Test func answersAreReadBehindCallsOfFunctions() async throws {
+        let kite = Kite.test(authenticator: .anyone) { $0.limits.maximumConcurrentCalls = 2 }
+        let answers = Mutex<[DnodeValue]>([])
+        kite.handle("give") { request in
+            let remote = request.remote
+            request.runAfterAnswer {
+                let function = DnodeFunction { arguments in
+                    let answer = try await remote.tell("ask", arguments.first ?? .null, timeout: nil)
+                    answers.withLock { $0.append(answer) }
+                }
+                _ = try? await remote.tell("take", function, timeout: nil)
+            }
+        }
+        try await withPeer(of: kite) { peer in
+            try await peer.send(
+                #"{"method":"give","arguments":[{"responseCallback":"[Function]"}],"callbacks":{"0":[0,"responseCallback"]}}"#
+            )
+            #expect(try await peer.next()?["method"] == 0)
+            #expect(try await peer.next()?["method"] == "take")
+            try await peer.send(#"{"method":0,"arguments":[null]}"#)
+            for number in 0..<100 { try await peer.send(#"{"method":1,"arguments":[\#(number)]}"#) }
+            for number in 0..<100 {
+                let ask = try #require(try await peer.next())
+                #expect(ask["method"] == "ask" && ask["arguments"]?[0]?["withArgs"]?[0]?.int == number)
+                let id = try #require(ask["callbacks"]?.object?.first?.key)
+                try await peer.send(#"{"method":\#(id),"arguments":[null,\#(number)]}"#)
+            }
+            while answers.withLock({ $0.count }) < 100 { await Task.yield() }
+            #expect(answers.withLock { $0 } == (0..<100).map { .int($0) })
+        }
+    }
+
+    /// Where there is nowhere to put what comes before the answer, only closing ends the wait.
+    @Test func tooManyCallsOfFunctionsBeforeAnAnswerCloseTheConnection() async throws {
+        let kite = Kite.test(authenticator: .anyone) {
+            $0.limits.maximumConcurrentCalls = 2
+            $0.limits.maximumWaitingCallbacks = 10
+        }
+        let failures = Mutex(0)
+        kite.handle("give") { request in
+            let remote = request.remote
+            let function = DnodeFunction { _ in
+                do { try await remote.tell("ask", timeout: nil) } catch {
+                    failures.withLock { $0 += 1 }
+                }
+            }
+            try await remote.tell("take", function, timeout: nil)
+        }
+        let (mine, theirs) = MemoryChannel.pair()
+        async let served: Void = kite.serve(theirs)
+        try await mine.send(
+            #"{"method":"give","arguments":[{"responseCallback":"[Function]"}],"callbacks":{"0":[0,"responseCallback"]}}"#
+        )
+        #expect(try await mine.next()?["method"] == "take")
+        try await mine.send(#"{"method":1,"arguments":[]}"#)
+        #expect(try await mine.next()?["method"] == "ask")
+        for _ in 0..<9 { try await mine.send(#"{"method":1,"arguments":[]}"#) }
+        while let message = try await mine.next() { Issue.record("unexpected: \(message)") }
+        await served
+        #expect(theirs.closedWith?.code == 1008)
+        #expect(failures.withLock { $0 } == 1)
+    }
+
+    /// The answer came, then the end, and only then does the caller get to wait for it.
+    @Test func answersBeforeTheEndAreNotLost() async throws {
+        let kite = Kite.test(authenticator: .anyone)
+        let (mine, theirs) = MemoryChannel.pair()
+        let channel = SlowSender(theirs) {
+            try await mine.send(#"{"method":0,"arguments":[{"error":null,"result":16}]}"#)
+            mine.close(code: 3000, reason: "Go away!")
+            while !kite.connections.isEmpty { await Task.yield() }
+        }
+        let (connections, connected) = AsyncStream.makeStream(of: RemoteKite.self)
+        kite.onConnect { connected.yield($0) }
+        async let served: Void = kite.serve(channel)
+        for await remote in connections {
+            #expect(try await remote.tell("square", 4) == 16)
+            break
+        }
+        await served
+    }
+
+    @Test func whatIsNestedTooDeepIsRefusedAtOnceOnBothSides() async throws {
+        let kite = Kite.test(authenticator: .anyone)
+        kite.handle("echo") { (_, value: DnodeValue) in value }
+        func nested(_ depth: Int) -> DnodeValue { (0..<depth).reduce(.null) { inner, _ in [inner] } }
+        try await MemoryServer.run(kite) { connector in
+            try await KiteClient.withConnection(to: "memory", connector: connector) { client in
+                // 64 less what is around an argument.
+                let echo: DnodeValue = try await client.tell("echo", nested(60))
+                #expect(echo == nested(60))
+                await #expect { try await client.tell("echo", nested(61)) } throws: {
+                    ($0 as? KiteError)?.type == .send && "\($0)".contains("64")
+                }
+                let pong: String = try await client.tell("kite.ping")
+                #expect(pong == "pong")
+            }
+        }
+        try await withPeer(of: kite) { peer in
+            for argument in [
+                "1e400", String(repeating: "[", count: 61) + String(repeating: "]", count: 61), #"{"a":1,"a":2}"#,
+            ] {
+                try await peer.send(
+                    #"{"method":"echo","arguments":[{"responseCallback":"[Function]","withArgs":[\#(argument)]}],"callbacks":{"7":[0,"responseCallback"]}}"#
+                )
+                let answer = try #require(try await peer.next())
+                #expect(answer["method"] == 7)
+                #expect(answer["arguments"]?[0]?["error"]?["type"] == "argumentError")
+            }
+        }
     }
 
     @Test func nothingOutlivesTheConnection() async throws {

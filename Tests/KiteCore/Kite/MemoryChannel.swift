@@ -102,6 +102,25 @@ final class MemoryChannel: MessageChannel {
     func next() async throws -> DnodeValue? { try await receive().map { try DnodeValue(parsing: $0) } }
 }
 
+/// A channel on which sending takes as long as `afterSending` does.
+final class SlowSender: MessageChannel {
+    private let channel: MemoryChannel
+    private let afterSending: @Sendable () async throws -> Void
+
+    init(_ channel: MemoryChannel, afterSending: @escaping @Sendable () async throws -> Void) {
+        self.channel = channel
+        self.afterSending = afterSending
+    }
+
+    var peer: MessagePeer { channel.peer }
+    func receive() async throws -> ByteBuffer? { try await channel.receive() }
+    func send(_ message: ByteBuffer) async throws {
+        try await channel.send(message)
+        try await afterSending()
+    }
+    func close(code: UInt16, reason: String) { channel.close(code: code, reason: reason) }
+}
+
 /// Serves `kite` on one end while `body` plays the peer on the other.
 func withPeer(
     of kite: Kite, trusting: Bool = false, _ body: (MemoryChannel) async throws -> Void
