@@ -13,7 +13,10 @@ final class GatewayKite: Service {
     /// Serves the kite on the gateway's listeners.
     let endpoint: KiteEndpoint
     private let gateway = Mutex<Gateway?>(nil)
-    private let registrations = TaskPool(limit: 4096)
+    private let registrations = Mutex(RegistrationLedger())
+    /// Registrations whose connection has ended. There are never more than have been made, so nothing is dropped.
+    private let endings: AsyncStream<RegistrationLedger.Entry>
+    private let ended: AsyncStream<RegistrationLedger.Entry>.Continuation
 
     /// - Parameter verifier: whose word about users is taken.
     init(identity: KiteIdentity, key: KiteKey?, verifier: TokenVerifier, logger: Logger) {
@@ -28,6 +31,7 @@ final class GatewayKite: Service {
             name: identity.name, version: identity.version, configuration: configuration,
             authenticator: EitherNameAuthenticator(verifier: verifier), logger: logger)
         endpoint = KiteEndpoint(kite: kite)
+        (endings, ended) = AsyncStream.makeStream()
         kite.handle("register") { [weak self] request in
             guard let self else { throw KiteError(.generic, "The gateway is shutting down") }
             return try await self.register(request)
@@ -66,10 +70,10 @@ final class GatewayKite: Service {
             }
             let registered = try await gateway.register(kiteID: id, url: url, username: username)
             // The route lives as long as the connection; a newer registration of the kite is left alone.
-            request.remote.onDisconnect { [registrations] in
-                _ = registrations.spawn {
-                    await gateway.unregister(kiteID: id, registration: registered.registration)
-                }
+            let entry = RegistrationLedger.Entry(kiteID: id, registration: registered.registration)
+            let connection = request.remote.connectionID
+            if registrations.withLock({ $0.add(entry, of: connection) }) {
+                request.remote.onDisconnect { [weak self] in self?.end(connection) }
             }
             return registered.url
         } catch {
@@ -77,9 +81,20 @@ final class GatewayKite: Service {
         }
     }
 
+    private func end(_ connection: UInt64) {
+        for entry in registrations.withLock({ $0.end(of: connection) }) { ended.yield(entry) }
+    }
+
+    private func unregister() async {
+        for await entry in endings {
+            guard let gateway = gateway.withLock({ $0 }) else { continue }
+            await gateway.unregister(kiteID: entry.kiteID, registration: entry.registration)
+        }
+    }
+
     func run() async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { try await self.registrations.run() }
+            group.addTask { await cancelWhenGracefulShutdown { await self.unregister() } }
             group.addTask { try await self.endpoint.run() }
             try await group.waitForAll()
         }

@@ -1,0 +1,28 @@
+/// Which addresses of kites were registered over which connection, to take them back when that ends.
+
+/// Holds one entry for each kite of a connection, however often the kite registers.
+struct RegistrationLedger: Sendable {
+    struct Entry: Sendable, Hashable {
+        let kiteID: String
+        /// Counts up; of a kite's registrations the latest one is in force.
+        let registration: UInt64
+    }
+
+    private var registrations: [UInt64: [String: UInt64]] = [:]
+
+    /// A kite has registered over a connection.
+    /// - Returns: whether it is the connection's first, so that its end is to be waited for.
+    mutating func add(_ entry: Entry, of connection: UInt64) -> Bool {
+        let isFirst = registrations[connection] == nil
+        let known = registrations[connection]?[entry.kiteID] ?? 0
+        registrations[connection, default: [:]][entry.kiteID] = max(known, entry.registration)
+        return isFirst
+    }
+
+    /// A connection has ended.
+    /// - Returns: what is to be taken back.
+    mutating func end(of connection: UInt64) -> [Entry] {
+        let ended = registrations.removeValue(forKey: connection) ?? [:]
+        return ended.map { Entry(kiteID: $0.key, registration: $0.value) }
+    }
+}
