@@ -57,21 +57,24 @@ public final class TokenVerifier: Sendable {
     /// - Parameters:
     ///   - issuers: whose signatures are believed.
     ///   - cacheCapacity: how many verified credentials are remembered.
+    ///   - lifetime: how long they are remembered, unless they expire before; at most a day.
     ///   - now: seconds since 1970.
     public convenience init(
         trusting issuers: [TrustedIssuer], cacheCapacity: Int = 1024,
+        rememberingFor lifetime: Duration = .seconds(3600),
         now: @escaping @Sendable () -> Int64 = secondsSince1970
     ) {
-        self.init(trusting: issuers, cacheCapacity: cacheCapacity, learns: true, now: now)
+        self.init(trusting: issuers, cacheCapacity: cacheCapacity, rememberingFor: lifetime, learns: true, now: now)
     }
 
     /// - Parameter learns: false for whom ``learn(_:of:)`` is to do nothing: the verifier of a Kontrol in this process, which is the
     ///   source of all keys.
     package init(
-        trusting issuers: [TrustedIssuer], cacheCapacity: Int = 1024, learns: Bool,
+        trusting issuers: [TrustedIssuer], cacheCapacity: Int = 1024,
+        rememberingFor lifetime: Duration = .seconds(3600), learns: Bool,
         now: @escaping @Sendable () -> Int64 = secondsSince1970
     ) {
-        state = Mutex(State(issuers: issuers, cache: VerificationCache(capacity: cacheCapacity)))
+        state = Mutex(State(issuers: issuers, cache: VerificationCache(capacity: cacheCapacity, lifetime: lifetime)))
         self.learns = learns
         self.now = now
     }

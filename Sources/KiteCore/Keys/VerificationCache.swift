@@ -24,16 +24,18 @@ struct VerificationCache {
         let until: Int64
     }
 
-    /// Credentials that do not expire are verified again after so many seconds.
-    private static let longest: Int64 = 3600
-
     private var entries: [Key: Entry] = [:]
     /// The keys in the order of their insertion, as a ring once `capacity` is reached.
     private var order: [Key] = []
     private var oldest = 0
     private let capacity: Int
+    /// After so many seconds a credential is verified again.
+    private let longest: Int64
 
-    init(capacity: Int) { self.capacity = max(0, capacity) }
+    init(capacity: Int, lifetime: Duration = .seconds(3600)) {
+        longest = min(max(.zero, lifetime), .seconds(86400)).components.seconds
+        self.capacity = max(0, capacity)
+    }
 
     var count: Int { entries.count }
 
@@ -43,8 +45,8 @@ struct VerificationCache {
     }
 
     mutating func insert(_ credential: VerifiedCredential, for key: Key, now: Int64) {
-        guard capacity > 0 else { return }
-        let until = min(credential.expiresAt ?? .max, now.addingClamped(Self.longest))
+        guard capacity > 0, longest > 0 else { return }
+        let until = min(credential.expiresAt ?? .max, now.addingClamped(longest))
         let isNew = entries.updateValue(Entry(credential: credential, until: until), forKey: key) == nil
         guard isNew else { return }
         if order.count < capacity {

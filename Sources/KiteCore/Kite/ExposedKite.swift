@@ -13,21 +13,28 @@ public final class ExposedKite: Service {
             "The kite has no kite key to show to the gateway: set KiteConfiguration.kiteKey, or give a credential."
     }
 
+    /// It is not said through which gateway.
+    public struct NoGateway: Error, CustomStringConvertible {
+        public let description =
+            "No gateway to expose the kite through: set KITE_PROXY_URL or KiteConfiguration.proxyURL, or give one."
+    }
+
     private let tunnel: EmbeddedTunnel
     private let endpoint: KiteEndpoint
 
     /// - Parameters:
-    ///   - gateway: the gateway's URL, `http` or `https`.
+    ///   - gateway: the gateway's URL, `http` or `https`; a path in it is ignored. ``KiteConfiguration/proxyURL`` where nil.
     ///   - name: the name to be reachable by, a DNS label; the gateway gives one where nil.
     ///   - isPublic: whether visitors may come without signing in at the gateway; its policy where nil. The kite's own methods demand
     ///     what they demand in any case.
     ///   - credential: gives a kite key or a token for each connection to the gateway; the configuration's kite key where nil.
-    /// - Throws: ``NoCredential``.
+    /// - Throws: ``NoCredential``, ``NoGateway``.
     public init(
-        _ kite: Kite, gateway: String, name: String? = nil, isPublic: Bool? = nil, dialer: Dialer,
+        _ kite: Kite, gateway: String? = nil, name: String? = nil, isPublic: Bool? = nil, dialer: Dialer,
         credential: (@Sendable () async throws -> String)? = nil
     ) throws {
         let key = kite.configuration.kiteKey?.text
+        guard let gateway = gateway ?? kite.configuration.proxyURL else { throw NoGateway() }
         guard credential != nil || key != nil else { throw NoCredential() }
         let endpoint = KiteEndpoint(kite: kite)
         self.endpoint = endpoint
@@ -63,14 +70,14 @@ extension Kite {
     /// Makes the kite reachable through a gateway until the task is cancelled or the service group shuts down. The gateway is dialled
     /// through the proxy that the process's environment names, if it does.
     /// - Parameters:
-    ///   - gateway: the gateway's URL, `http` or `https`.
+    ///   - gateway: the gateway's URL, `http` or `https`; a path in it is ignored. ``KiteConfiguration/proxyURL`` where nil.
     ///   - name: the name to be reachable by, a DNS label; the gateway gives one where nil.
     ///   - isPublic: whether visitors may come without signing in at the gateway; its policy where nil.
     ///   - onURL: called with the public URL, each time the gateway (newly) serves it.
-    /// - Throws: ``ExposedKite/NoCredential`` without a kite key in the configuration, ``TunnelRefusal`` when the gateway refuses for
-    ///   good.
+    /// - Throws: ``ExposedKite/NoCredential`` without a kite key in the configuration, ``ExposedKite/NoGateway``, ``TunnelRefusal`` when
+    ///   the gateway refuses for good.
     public func expose(
-        through gateway: String, as name: String? = nil, isPublic: Bool? = nil,
+        through gateway: String? = nil, as name: String? = nil, isPublic: Bool? = nil,
         onURL: @escaping @Sendable (String) -> Void = { _ in }
     ) async throws {
         let exposed = try ExposedKite(self, gateway: gateway, name: name, isPublic: isPublic, dialer: .ofProcess())

@@ -50,13 +50,17 @@ public final class Kite: Sendable {
         var logger = logger
         logger[metadataKey: "kite"] = "\(name)"
         self.logger = logger
-        self.authenticator = authenticator ?? Self.defaultAuthenticator(configuration.kiteKey)
+        self.authenticator = authenticator ?? Self.defaultAuthenticator(configuration)
         registerBuiltInMethods()
     }
 
-    private static func defaultAuthenticator(_ key: KiteKey?) -> any KiteAuthenticator {
-        guard let key, let publicKey = try? key.kontrolPublicKey() else { return RefusingAuthenticator() }
-        return TokenVerifier(trusting: [TrustedIssuer(name: key.kontrolUsername, keys: [publicKey])])
+    private static func defaultAuthenticator(_ configuration: KiteConfiguration) -> any KiteAuthenticator {
+        guard let key = configuration.kiteKey, let publicKey = try? key.kontrolPublicKey() else {
+            return RefusingAuthenticator()
+        }
+        return TokenVerifier(
+            trusting: [TrustedIssuer(name: key.kontrolUsername, keys: [publicKey])],
+            rememberingFor: configuration.verifyTTL)
     }
 
     // MARK: - methods

@@ -30,11 +30,15 @@ public struct KiteLimits: Sendable, Hashable {
 
 /// The settings of a kite.
 public struct KiteConfiguration: Sendable {
-    /// How a kite dials others.
-    public enum Transport: String, Sendable, Hashable {
+    /// How a kite dials others. The raw value is what `KITE_TRANSPORT` says; Go's kites know three of them.
+    public enum Transport: String, Sendable, Hashable, CaseIterable {
         case webSocket = "WebSocket"
+        /// A WebSocket on the URL itself, without SockJS around the messages. Go's kites do not serve it.
+        case rawWebSocket = "RawWebSocket"
         case xhrPolling = "XHRPolling"
-        /// A WebSocket, and polling where that does not pass.
+        case xhrStreaming = "XHRStreaming"
+        case eventSource = "EventSource"
+        /// A WebSocket; where that does not pass XHR streaming, where that does not pass XHR polling.
         case auto = "auto"
     }
 
@@ -69,9 +73,12 @@ public struct KiteConfiguration: Sendable {
     public var transport = Transport.auto
     /// How long a call waits for its answer. Default 15 s.
     public var timeout = Duration.seconds(15)
-    /// How long dialling may take. Default 15 s.
+    /// How long dialling may take, all transports that ``Transport/auto`` tries together. Default 15 s.
     public var handshakeTimeout = Duration.seconds(15)
-    /// A gateway chosen by hand.
+    /// How long a verified token or kite key of a caller is remembered before its signature is checked again; zero for not at all. Its
+    /// expiry is minded in any case. Default 1 h.
+    public var verifyTTL = Duration.seconds(3600)
+    /// The gateway that ``Kite/expose(through:as:isPublic:onURL:)`` goes through unless told otherwise.
     public var proxyURL: String?
     /// What its connections may ask of it.
     public var limits = KiteLimits()
@@ -86,8 +93,9 @@ public struct KiteConfiguration: Sendable {
     }
 
     /// The settings from `KITE_USERNAME`, `KITE_ENVIRONMENT`, `KITE_REGION`, `KITE_IP`, `KITE_PORT`, `KITE_KONTROL_URL`,
-    /// `KITE_TRANSPORT`, `KITE_TIMEOUT`, `KITE_HANDSHAKE_TIMEOUT` (such as `4s`, `500ms`, `1m30s`) and `KITE_PROXY_URL`, and the
-    /// kite key at its usual place (`KITE_HOME`) where there is one. Reads a file: not for event loops.
+    /// `KITE_TRANSPORT`, `KITE_TIMEOUT`, `KITE_HANDSHAKE_TIMEOUT`, `KITE_VERIFY_TTL` (such as `4s`, `500ms`, `1m30s`; the last one as in Go
+    /// 0 for the default and negative for none) and `KITE_PROXY_URL`, and the kite key at its usual place (`KITE_HOME`) where there is
+    /// one. Reads a file: not for event loops.
     /// - Parameter variables: the environment; that of the process where nil.
     /// - Throws: ``InvalidSetting`` for a variable that makes no sense, ``KeyError`` for a kite key that cannot be read.
     public static func fromEnvironment(_ variables: [String: String]? = nil) throws -> KiteConfiguration {
@@ -111,13 +119,19 @@ public struct KiteConfiguration: Sendable {
         }
         if let text = Self.value(variables, "KITE_TRANSPORT") {
             guard let known = Transport(rawValue: text) else {
-                throw InvalidSetting(name: "KITE_TRANSPORT", reason: "WebSocket, XHRPolling or auto is expected")
+                let known = Transport.allCases.map(\.rawValue).joined(separator: ", ")
+                throw InvalidSetting(name: "KITE_TRANSPORT", reason: "one of \(known) is expected")
             }
             transport = known
         }
         if let text = Self.value(variables, "KITE_TIMEOUT") { timeout = try Self.duration(text, "KITE_TIMEOUT") }
         if let text = Self.value(variables, "KITE_HANDSHAKE_TIMEOUT") {
             handshakeTimeout = try Self.duration(text, "KITE_HANDSHAKE_TIMEOUT")
+        }
+        if let text = Self.value(variables, "KITE_VERIFY_TTL"), !["0", "0s"].contains(text) {
+            let isNegative = text.hasPrefix("-")
+            let time = try Self.duration(isNegative ? String(text.dropFirst()) : text, "KITE_VERIFY_TTL")
+            verifyTTL = isNegative ? .zero : time
         }
         proxyURL = Self.value(variables, "KITE_PROXY_URL")
     }

@@ -21,6 +21,7 @@ import Testing
     @Test(arguments: [
         ("KITE_PORT", "x"), ("KITE_PORT", "65536"), ("KITE_PORT", "-1"), ("KITE_TRANSPORT", "carrier pigeon"),
         ("KITE_TIMEOUT", "4"), ("KITE_TIMEOUT", "-4s"), ("KITE_TIMEOUT", "1e9h"), ("KITE_TIMEOUT", "nans"),
+        ("KITE_VERIFY_TTL", "-"), ("KITE_VERIFY_TTL", "--1s"),
         ("KITE_TIMEOUT", "1m30"), ("KITE_TIMEOUT", "m30s"), ("KITE_TIMEOUT", "1m 30s"), ("KITE_TIMEOUT", "0s"),
         ("KITE_TIMEOUT", "23h61m"), ("KITE_TIMEOUT", "1.2.3s"), ("KITE_TIMEOUT", "1d"), ("KITE_TIMEOUT", "."),
     ])
@@ -40,6 +41,24 @@ import Testing
             "KITE_TIMEOUT": text, "KITE_HOME": "/nonexistent",
         ])
         #expect(abs((configuration.timeout - duration) / .nanoseconds(1)) < 10, "\(text)")
+    }
+
+    @Test(arguments: KiteConfiguration.Transport.allCases)
+    func everyTransportCanBeChosen(_ transport: KiteConfiguration.Transport) throws {
+        let configuration = try KiteConfiguration.fromEnvironment([
+            "KITE_TRANSPORT": transport.rawValue, "KITE_HOME": "/nonexistent",
+        ])
+        #expect(configuration.transport == transport)
+    }
+
+    @Test(
+        arguments: [("5m", .seconds(300)), ("0", .seconds(3600)), ("0s", .seconds(3600)), ("-1s", .zero)]
+            as [(String, Duration)])
+    func timeToRememberCallersIsRead(_ text: String, _ expected: Duration) throws {
+        let configuration = try KiteConfiguration.fromEnvironment([
+            "KITE_VERIFY_TTL": text, "KITE_HOME": "/nonexistent",
+        ])
+        #expect(configuration.verifyTTL == expected)
     }
 
     @Test func idsAreRandomUUIDs() {
