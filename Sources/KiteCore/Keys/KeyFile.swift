@@ -90,6 +90,11 @@ package enum KeyFile {
         }
     }
 
+    /// Removes a file, if it is there.
+    package static func remove(_ path: String) throws(KeyError) {
+        guard unlink(path) == 0 || errno == ENOENT else { throw KeyError(.fileAccess, "\(path): \(reason())") }
+    }
+
     /// Whether there is something at the path.
     package static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 

@@ -26,6 +26,12 @@ package struct KeyDirectory: Sendable {
         }
     }
 
+    /// Removes a key pair, if it is there.
+    package func remove(id: String) throws(KeyError) {
+        try KeyFile.remove(privateKeyPath(id: id))
+        try KeyFile.remove(publicKeyPath(id: id))
+    }
+
     /// Reads a key pair.
     /// - Throws: ``KeyError`` when it is not there, or the file holds another key than its name says.
     package func keyPair(id: String) async throws(KeyError) -> KontrolKeyPair {

@@ -43,15 +43,6 @@ public final class KontrolExchangeAcceptor: ExchangeAcceptor {
     }
 }
 
-/// Answers what nobody else does.
-final class NothingHere: ExchangeAcceptor {
-    func accept(_ exchange: any Exchange) {
-        exchange.respond(
-            ResponseHead(status: 404, fields: HeaderBlock(["Content-Type": "text/plain; charset=utf-8"])),
-            body: ByteBuffer(string: "There is nothing at this path; Kontrol is at /kite.\n"))
-    }
-}
-
 /// The paths of Kontrol over HTTP.
 enum KontrolEndpoint {
     case register, heartbeat

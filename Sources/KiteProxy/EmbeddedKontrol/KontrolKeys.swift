@@ -16,6 +16,8 @@ public struct KontrolKeys: Sendable {
         public let kiteKeyPath: String
         /// Whether the kite key was made just now.
         public let madeKiteKey: Bool
+        /// Whether the kite key was signed anew just now, with the active key pair instead of a retired one.
+        public let renewedKiteKey: Bool
         /// Whether the kite key was signed by this Kontrol. One that was there before may be another's; it is left alone.
         public let kiteKeyIsTrusted: Bool
     }
@@ -91,18 +93,42 @@ public struct KontrolKeys: Sendable {
         if isNew { try await activate(KontrolKeyPair.generate()) }
         let ring = try await ring()
 
-        var isTrusted = true
         var made = false
+        var (isTrusted, renewed) = (true, false)
         do throws(KeyError) {
-            let present = try KiteKey.read(from: kiteKeyPath)
-            isTrusted = (try? TokenVerifier(trusting: [ring.trustedIssuer]).verify(kiteKey: present.text)) != nil
+            (isTrusted, renewed) = try await renew(kiteKeyAt: kiteKeyPath, ring)
         } catch  where error.code == .notFound {
             try await issue(user: issuer, kontrolURL: kontrolURL).write(to: kiteKeyPath)
             made = true
         }
         return Outcome(
             username: issuer, keyPairID: ring.active.id, madeKeyPair: isNew, kiteKeyPath: kiteKeyPath,
-            madeKiteKey: made, kiteKeyIsTrusted: isTrusted)
+            madeKiteKey: made, renewedKiteKey: renewed, kiteKeyIsTrusted: isTrusted)
+    }
+
+    /// Signs the kite key in a file anew with the active key pair, where a retired one has signed it. A key of another Kontrol is left
+    /// alone.
+    /// - Returns: whether the file was changed; false also where there is none.
+    /// - Throws: ``KeyError`` when the file cannot be read or replaced.
+    public func renew(kiteKeyAt path: String) async throws(KeyError) -> Bool {
+        let ring = try await ring()
+        do throws(KeyError) {
+            return try await renew(kiteKeyAt: path, ring).isRenewed
+        } catch  where error.code == .notFound {
+            return false
+        }
+    }
+
+    private func renew(
+        kiteKeyAt path: String, _ ring: KeyRing
+    ) async throws(KeyError) -> (isTrusted: Bool, isRenewed: Bool) {
+        let present = try KiteKey.read(from: path)
+        let verifier = TokenVerifier(trusting: [ring.trustedIssuer])
+        guard let credential = try? verifier.verify(kiteKey: present.text) else { return (false, false) }
+        guard credential.key != ring.active.publicKey else { return (true, false) }
+        try await TokenIssuer(issuer: ring.issuer, keyPair: ring.active).renewed(present)
+            .write(to: path, replacing: true)
+        return (true, true)
     }
 
     /// Makes a kite key for a user.
@@ -170,10 +196,14 @@ public struct KontrolKeys: Sendable {
         return pair.id
     }
 
-    /// Stops accepting what a retired key pair has signed.
+    /// Stops accepting what a retired key pair has signed, and deletes its files.
     /// - Returns: false when there is no such pair, or it is the active one.
     public func remove(keyPair id: String) async throws(KeyError) -> Bool {
-        try await storage { store throws(KontrolError) in try await store.removeKeyPair(id: id) }
+        guard try await storage({ store throws(KontrolError) in try await store.removeKeyPair(id: id) }) else {
+            return false
+        }
+        try directory.remove(id: id)
+        return true
     }
 
     // MARK: -

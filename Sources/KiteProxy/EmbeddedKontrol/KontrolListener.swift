@@ -1,7 +1,8 @@
 /// An embedded Kontrol that listens on a port of its own.
-internal import KiteCore
-internal import KiteSupport
-internal import NIOCore
+import KiteCore
+import KiteHTTP
+import KiteSupport
+import NIOCore
 public import ServiceLifecycle
 
 /// Serves Kontrol's methods below `/kite`, registering over HTTP, and keeps the service going. One thing to give to the service group.
@@ -15,18 +16,28 @@ public struct KontrolListener: Service {
     /// - Parameters:
     ///   - host: a name or an IP address of this machine.
     ///   - port: 0 for any that is free.
-    ///   - publicURL: where kites reach this Kontrol; under it Kontrol lists itself. The address it listens on where nil.
+    ///   - publicURL: where kites reach this Kontrol, by the port that it listens on; under it Kontrol lists itself. The address it
+    ///     listens on where nil.
     /// - Throws: when the address does not exist or is taken.
-    public init(_ server: KontrolServer, host: String, port: Int, publicURL: String? = nil) async throws {
+    public init(
+        _ server: KontrolServer, host: String, port: Int, publicURL: ((_ port: Int) -> String)? = nil
+    ) async throws {
         self.server = server
-        let tasks = TaskPool()
+        let tasks = TaskPool(limit: 1024)
         self.tasks = tasks
         let service = server.service
         listening = try await server.kite.listen(host: host, port: port) { _ in
-            KontrolExchangeAcceptor(service: service, tasks: tasks, next: NothingHere())
+            KontrolExchangeAcceptor(service: service, tasks: tasks, next: NothingElse())
         }
-        try await service.register(local: service.identity, url: publicURL ?? listening.url)
+        let url = publicURL?(listening.address.port ?? port) ?? listening.url
+        try await service.register(local: service.identity, url: url)
     }
+
+    /// The Kontrol itself.
+    public var service: KontrolService { server.service }
+
+    /// The port that it listens on.
+    public var port: Int { listening.address.port ?? 0 }
 
     /// The URL by which clients of this machine reach it.
     public var url: String { listening.url }
@@ -35,9 +46,17 @@ public struct KontrolListener: Service {
     /// database.
     public func run() async throws {
         try await withThrowingDiscardingTaskGroup { group in
-            group.addTask { try await tasks.run() }
-            group.addTask { try await listening.run() }
+            // First, so that it hears of a shutdown before connections end by it.
             group.addTask { try await server.service.run() }
+            group.addTask { try await listening.run() }
+            group.addTask { try await tasks.run() }
         }
+    }
+}
+
+/// Answers what nobody else does.
+private final class NothingElse: ExchangeAcceptor {
+    func accept(_ exchange: any Exchange) {
+        exchange.refuse(Refusal(404, "This is Kontrol: kites are served at /kite."))
     }
 }

@@ -66,14 +66,28 @@ extension KontrolServer {
             switch await service.heartbeat(receipt) {
             case .alive, .store: continue
             case .superseded: return receipt
+            case .outdated:
+                // A key travels with the answer to a registration only, and every kite registers again when it has connected again.
+                service.logger.info(
+                    "A kite has to register again, to be told of the key pair",
+                    metadata: KontrolService.metadata(registered.kite))
+                request.remote.close()
+                return receipt
             case .gone:
-                // It was silent for too long, and is here again. Its key may have been withdrawn meanwhile.
+                // It was silent for too long, and is here again; unless its key has been withdrawn meanwhile.
                 guard let (credential, _, text) = try? credential(request),
                     let again = try? await service.register(
                         request.caller, url: registered.kite.url, credential: credential, kiteKey: text,
                         source: .connection)
-                else { return receipt }
+                else {
+                    request.remote.close()
+                    return receipt
+                }
                 receipt = again.receipt
+                guard again.kiteKey == nil else {
+                    request.remote.close()
+                    return receipt
+                }
             }
         }
         return receipt

@@ -68,7 +68,8 @@ public final class KontrolServer: Sendable {
     }
 
     private func kites(_ query: KontrolQuery, _ request: KiteRequest) async throws -> [KontrolKite] {
-        try await answering { () throws(KontrolError) in
+        if let username = request.username { service.note(user: username) }
+        return try await answering { () throws(KontrolError) in
             try await self.service.kites(matching: query, for: request.username ?? "")
         }
     }
@@ -151,6 +152,7 @@ public final class KontrolServer: Sendable {
 
     private func getToken(_ request: KiteRequest) async throws -> String {
         let arguments: GetTokenArguments = try request.single()
+        if let username = request.username { service.note(user: username) }
         return try await answering { () throws(KontrolError) in
             try await self.service.token(
                 matching: arguments.query, for: request.username ?? "", isForced: arguments.force)

@@ -1,6 +1,7 @@
 /// What kites ask of the embedded Kontrol: to be registered, and to find each other.
 public import KiteCore
 import Logging
+import Synchronization
 
 extension KontrolService {
     /// What came of a registration.
@@ -29,6 +30,10 @@ extension KontrolService {
         try RegistrationRules.check(identity)
 
         let ring = ring
+        // The key may have been removed since it was looked at.
+        guard ring.trustedIssuer.keys.contains(credential.key) else {
+            throw KontrolError(.forbidden, TokenError.untrustedKontrolKey.message)
+        }
         var renewed: KiteKey?
         if credential.key != ring.active.publicKey {
             do throws(KeyError) {
@@ -41,6 +46,7 @@ extension KontrolService {
         let keyID = renewed == nil ? credential.key.id : ring.active.id
         let kite = KontrolKite(identity: identity, url: url, keyID: keyID)
         let receipt = try await take(kite, source: source)
+        if ring.active.id != self.ring.active.id { registry.setOutdated(receipt) }
         return Registered(
             receipt: receipt, kite: kite, kiteKey: renewed, publicKey: renewed == nil ? nil : ring.active.publicKey)
     }
@@ -58,7 +64,11 @@ extension KontrolService {
         let (registration, changes) = try registry.register(kite, source: source, now: now)
         logger.info("Kite registered", metadata: Self.metadata(kite))
         do throws(KontrolError) {
-            try await store.save(kite, number: registration.receipt.number, now: now)
+            // What lives in this process is another one after a restart.
+            if source != .process {
+                try await store.save([.init(kite: kite, number: registration.receipt.number, storedAt: now)])
+                try await store.recordUser(kite.identity.username, now: now)
+            }
         } catch {
             // It is registered all the same; only a restart would forget it.
             logger.error("A registration could not be stored", metadata: ["error": "\(error)"])
@@ -85,15 +95,17 @@ extension KontrolService {
     package func heartbeat(id: String) async -> Bool {
         switch await note(registry.heartbeat(id: id, now: options.now())) {
         case .alive, .store: true
-        case .gone, .superseded: false
+        case .outdated, .gone, .superseded: false
         }
     }
 
     private func note(_ beat: Registry.Beat) async -> Registry.Beat {
         if case .store(let registration) = beat {
             do throws(KontrolError) {
-                try await store.save(
-                    registration.kite, number: registration.receipt.number, now: registration.storedAt)
+                try await store.save([
+                    .init(
+                        kite: registration.kite, number: registration.receipt.number, storedAt: registration.storedAt)
+                ])
             } catch {
                 logger.error("A registration could not be stored", metadata: ["error": "\(error)"])
             }
@@ -104,6 +116,8 @@ extension KontrolService {
     /// The connection on which a kite registered is over. The kite has a few seconds to come back; a newer registration is not
     /// touched.
     package func disconnected(_ receipt: Registry.Receipt) {
+        // When Kontrol itself ends, its kites have not left.
+        guard !isEnding.load(ordering: .relaxed) else { return }
         registry.disconnected(receipt, now: options.now())
     }
 

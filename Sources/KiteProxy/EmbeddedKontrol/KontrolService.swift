@@ -2,6 +2,7 @@
 public import KiteCore
 public import Logging
 public import ServiceLifecycle
+import Synchronization
 
 /// A Kontrol in this process. The gateway asks it directly; other kites reach it through the server methods built on it. Run it as a
 /// service: without that nothing expires.
@@ -47,6 +48,9 @@ public actor KontrolService: Service {
     var registry: Registry
     private var tokens = TokenCache()
     private var watchers: [String: Watcher] = [:]
+    /// Whether the service is being shut down.
+    let isEnding = Atomic<Bool>(false)
+    private let users = KnownUsers()
 
     private struct Watcher {
         let query: KontrolQuery
@@ -74,6 +78,9 @@ public actor KontrolService: Service {
         for stored in try await store.kites(storedSince: now - options.limits.storedLifetime) {
             registry.restore(stored.kite, number: stored.number, storedAt: stored.storedAt, now: now)
         }
+        // Keys may have been removed while nothing ran.
+        let dropped = registry.keysChanged(active: ring.active.id, retired: Set(ring.retired.map(\.id)))
+        try await store.remove(dropped.map(\.receipt))
     }
 
     /// How many kites are registered.
@@ -86,8 +93,31 @@ public actor KontrolService: Service {
 
     /// Expires registrations and notices new keys until the service is shut down; then notes who was alive.
     public func run() async throws {
-        await cancelWhenGracefulShutdown { await self.keepHouse() }
+        await withTaskCancellationOrGracefulShutdownHandler {
+            await cancelWhenGracefulShutdown {
+                await withDiscardingTaskGroup { group in
+                    group.addTask { await self.keepHouse() }
+                    group.addTask { await self.recordUsers() }
+                }
+            }
+        } onCancelOrGracefulShutdown: {
+            self.isEnding.store(true, ordering: .relaxed)
+        }
         await close()
+    }
+
+    /// Notes that there is a user, who has shown a kite key elsewhere, such as at the tunnel door: nobody else is given a key in that
+    /// name. From any thread; written while the service runs.
+    package nonisolated func note(user: String) { users.note(user) }
+
+    private func recordUsers() async {
+        for await username in users.fresh {
+            do throws(KontrolError) {
+                try await store.recordUser(username, now: options.now())
+            } catch {
+                logger.warning("A user could not be stored", metadata: ["user": "\(username)", "error": "\(error)"])
+            }
+        }
     }
 
     private func keepHouse() async {
@@ -120,6 +150,13 @@ public actor KontrolService: Service {
             tokens = TokenCache()
             verifier.trust([fresh.trustedIssuer])
             logger.notice("Key pairs changed", metadata: ["active": "\(fresh.active.id)"])
+            let dropped = registry.keysChanged(active: fresh.active.id, retired: Set(fresh.retired.map(\.id)))
+            for registration in dropped {
+                logger.notice(
+                    "Kite dropped: its key pair was removed", metadata: Self.metadata(registration.kite))
+                notify(.deregistered(registration.kite))
+            }
+            await forget(dropped.map(\.receipt))
         } catch {
             logger.error("Key pairs could not be read again; the old ones stay in use", metadata: ["error": "\(error)"])
         }
@@ -129,9 +166,17 @@ public actor KontrolService: Service {
     package func close() async {
         for watcher in watchers.values { watcher.events.finish() }
         watchers = [:]
-        let now = options.now()
-        for registration in registry.living {
-            try? await store.save(registration.kite, number: registration.receipt.number, now: now)
+        let (staying, leaving) = registry.parting()
+        do throws(KontrolError) {
+            // So that it ends when it would have ended without the restart.
+            try await store.save(
+                staying.map {
+                    .init(
+                        kite: $0.kite, number: $0.receipt.number, storedAt: $0.deadline - options.limits.storedLifetime)
+                })
+            try await store.remove(leaving.map(\.receipt))
+        } catch {
+            logger.warning("The registered kites could not be stored", metadata: ["error": "\(error)"])
         }
         try? store.close()
     }

@@ -95,27 +95,38 @@ extension KontrolStore {
         package var kite: KontrolKite
         package var number: UInt64
         package var storedAt: Int64
+
+        package init(kite: KontrolKite, number: UInt64, storedAt: Int64) {
+            self.kite = kite
+            self.number = number
+            self.storedAt = storedAt
+        }
     }
 
-    /// Writes a registration, unless a later one of the same kite is there.
-    package func save(_ kite: KontrolKite, number: UInt64, now: Int64) async throws(KontrolError) {
-        let identity = kite.identity
+    /// Writes registrations, each unless a later one of the same kite is there.
+    package func save(_ kites: [StoredKite]) async throws(KontrolError) {
+        guard !kites.isEmpty else { return }
         try await write { database in
-            try database.execute(
-                sql: """
-                    INSERT INTO kites (id, number, username, environment, name, version, region, hostname, url, key_id, stored_at)
-                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                    ON CONFLICT (id) DO UPDATE SET number = excluded.number, username = excluded.username,
-                        environment = excluded.environment, name = excluded.name, version = excluded.version,
-                        region = excluded.region, hostname = excluded.hostname, url = excluded.url,
-                        key_id = excluded.key_id, stored_at = excluded.stored_at
-                    WHERE excluded.number >= kites.number
-                    """,
-                arguments: [
-                    identity.id, Int64(clamping: number), identity.username, identity.environment, identity.name,
-                    identity.version, identity.region, identity.hostname, kite.url, kite.keyID, now,
-                ])
+            for kite in kites { try Self.save(kite, in: database) }
         }
+    }
+
+    private static func save(_ stored: StoredKite, in database: Database) throws {
+        let (kite, identity) = (stored.kite, stored.kite.identity)
+        try database.execute(
+            sql: """
+                INSERT INTO kites (id, number, username, environment, name, version, region, hostname, url, key_id, stored_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                ON CONFLICT (id) DO UPDATE SET number = excluded.number, username = excluded.username,
+                    environment = excluded.environment, name = excluded.name, version = excluded.version,
+                    region = excluded.region, hostname = excluded.hostname, url = excluded.url,
+                    key_id = excluded.key_id, stored_at = excluded.stored_at
+                WHERE excluded.number >= kites.number
+                """,
+            arguments: [
+                identity.id, Int64(clamping: stored.number), identity.username, identity.environment, identity.name,
+                identity.version, identity.region, identity.hostname, kite.url, kite.keyID, stored.storedAt,
+            ])
     }
 
     /// Removes registrations, each unless a later one of the same kite is there.
@@ -206,7 +217,17 @@ extension KontrolStore {
         }
     }
 
-    /// Whether a user has ever been given a kite key.
+    /// Notes that there is a user, whoever gave them their kite key.
+    package func recordUser(_ username: String, now: Int64) async throws(KontrolError) {
+        guard try await !isUser(username) else { return }
+        try await write { database in
+            try database.execute(
+                sql: "INSERT INTO users (username, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                arguments: [username, now])
+        }
+    }
+
+    /// Whether a user has ever had a kite key.
     package func isUser(_ username: String) async throws(KontrolError) -> Bool {
         try await read {
             try Bool.fetchOne($0, sql: "SELECT 1 FROM users WHERE username = ?", arguments: [username]) ?? false

@@ -30,6 +30,10 @@ package struct Registry {
         var deadline: Int64
         /// When it was last written to storage.
         var storedAt: Int64
+        /// Whether the connection on which it was made has not ended.
+        var isConnected = true
+        /// Whether the kite must register again, to be told of the key pair that is active now.
+        var isOutdated = false
     }
 
     /// What watchers are told.
@@ -49,6 +53,8 @@ package struct Registry {
         case alive
         /// Alive, and due to be written to storage.
         case store(Registration)
+        /// The kite knows a retired key pair only: it must register again, which tells it of the active one.
+        case outdated
         /// The registration is gone; the kite may register again.
         case gone
         /// Somebody else has registered since.
@@ -132,13 +138,13 @@ package struct Registry {
     package mutating func heartbeat(_ receipt: Receipt, now: Int64) -> Beat {
         guard let registration = registrations[receipt.id] else { return .gone }
         guard registration.receipt == receipt else { return .superseded }
-        return alive(registration, now: now)
+        return registration.isOutdated ? .outdated : alive(registration, now: now)
     }
 
     /// A heartbeat over HTTP. It proves nothing about its sender, so it keeps only registrations alive that were made over HTTP.
     package mutating func heartbeat(id: String, now: Int64) -> Beat {
         guard let registration = registrations[id], registration.source == .http else { return .gone }
-        return alive(registration, now: now)
+        return registration.isOutdated ? .outdated : alive(registration, now: now)
     }
 
     private mutating func alive(_ registration: Registration, now: Int64) -> Beat {
@@ -153,6 +159,7 @@ package struct Registry {
     /// The connection of a registration ended.
     package mutating func disconnected(_ receipt: Receipt, now: Int64) {
         guard var registration = registrations[receipt.id], registration.receipt == receipt else { return }
+        registration.isConnected = false
         registration.deadline = min(registration.deadline, now + limits.disconnectGrace)
         registrations[receipt.id] = registration
     }
@@ -184,10 +191,49 @@ package struct Registry {
         registrations[id]?.kite.keyID = keyID
     }
 
+    /// Other key pairs are in use. Kites of this process go over to the active one at once. All others that know another must
+    /// register again, to be told; those whose pair is not accepted any more are dropped.
+    /// - Returns: what was dropped.
+    package mutating func keysChanged(active: String, retired: Set<String>) -> [Registration] {
+        var dropped: [Registration] = []
+        for (id, registration) in registrations {
+            let keyID = registration.kite.keyID
+            if keyID == active {
+                registrations[id]?.isOutdated = false
+            } else if registration.source == .process {
+                registrations[id]?.kite.keyID = active
+            } else if retired.contains(keyID) {
+                registrations[id]?.isOutdated = true
+            } else {
+                dropped.append(registration)
+            }
+        }
+        for registration in dropped { remove(registration) }
+        return dropped
+    }
+
+    /// The registration must be renewed at the kite's next heartbeat.
+    package mutating func setOutdated(_ receipt: Receipt) {
+        guard registrations[receipt.id]?.receipt == receipt else { return }
+        registrations[receipt.id]?.isOutdated = true
+    }
+
     // MARK: Looking up
 
-    /// Those that have shown themselves since the start.
-    package var living: [Registration] { registrations.values.filter { $0.source != .storage } }
+    /// What a restart should not forget, and what it should: kites that are connected or beat over HTTP, and kites that are leaving or
+    /// live in this process. Those that have not come back since the last restart are in storage already.
+    package func parting() -> (staying: [Registration], leaving: [Registration]) {
+        var (staying, leaving): ([Registration], [Registration]) = ([], [])
+        for registration in registrations.values {
+            switch registration.source {
+            case .storage: continue
+            case .process: leaving.append(registration)
+            case .connection, .http:
+                if registration.isConnected { staying.append(registration) } else { leaving.append(registration) }
+            }
+        }
+        return (staying, leaving)
+    }
 
     /// The kites that a valid query matches, at most `limit`, in no particular order.
     package func kites(matching query: KontrolQuery, limit: Int) -> [KontrolKite] {

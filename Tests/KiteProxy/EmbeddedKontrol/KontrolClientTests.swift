@@ -45,9 +45,10 @@ struct KontrolClientTests {
     }
 
     func withWorld(
-        tokenLifetime: Int64 = 48 * 3600, _ body: (World) async throws -> Void
+        tokenLifetime: Int64 = 48 * 3600, limits: Registry.Limits = Registry.Limits(),
+        _ body: (World) async throws -> Void
     ) async throws {
-        try await withService(tokenLifetime: tokenLifetime) { service, clock, directory in
+        try await withService(limits: limits, tokenLifetime: tokenLifetime) { service, clock, directory in
             let network = MemoryNetwork()
             let server = KontrolServer(service: service, logger: quiet)
             network.add(server.kite, at: Self.url)
@@ -192,6 +193,57 @@ struct KontrolClientTests {
             try await running([kontrol]) { try await kontrol.register(url: "http://math/kite") }
             #expect(verifier.trustedIssuers == [TrustedIssuer(name: "kontrol", keys: [second, first])])
             #expect((math.authenticator as? TokenVerifier)?.trustedIssuers.flatMap(\.keys) == [first])
+        }
+    }
+
+    @Test func aConnectedKiteIsGivenTheNewKeyByItself() async throws {
+        var limits = Registry.Limits()
+        limits.heartbeatInterval = 1
+        try await withWorld(limits: limits) { world in
+            let second = try await Keys.second
+            let received = Mutex<[KiteKey]>([])
+            let kontrol = try world.client(try await world.kite("math")) { key in received.withLock { $0.append(key) } }
+            let registrations = Mutex(0)
+            let registration = KontrolRegistration(kontrol, url: "http://math/kite") { _ in
+                registrations.withLock { $0 += 1 }
+            }
+            try await running([kontrol], [{ try await registration.run() }]) {
+                try await eventually { registrations.withLock { $0 } == 1 }
+                try await prepare(world.directory, with: second)
+                await world.service.reloadKeys()
+                try await eventually { received.withLock { $0.count } == 1 }
+                try await eventually { registrations.withLock { $0 } == 2 }
+                #expect(try kontrol.key.kontrolPublicKey() == second.publicKey)
+                #expect(await world.service.registry[id: "id-of-math"]?.kite.keyID == second.id)
+                // And it is left in peace from then on, also when the old pair goes.
+                let keys = try await KontrolKeys(dataDirectory: world.directory)
+                #expect(try await keys.remove(keyPair: Keys.first.id))
+                keys.close()
+                await world.service.reloadKeys()
+                let receipt = try #require(await world.service.registry[id: "id-of-math"]?.receipt)
+                #expect(await world.service.heartbeat(receipt) == .alive)
+                #expect(received.withLock { $0.count } == 1)
+            }
+        }
+    }
+
+    @Test func aConnectedKiteWhoseKeyWasRemovedIsSentAway() async throws {
+        var limits = Registry.Limits()
+        limits.heartbeatInterval = 1
+        try await withWorld(limits: limits) { world in
+            let kontrol = try world.client(try await world.kite("math"))
+            try await running([kontrol]) {
+                try await kontrol.register(url: "http://math/kite")
+                let first = try #require(kontrol.client.remote)
+                try await prepare(world.directory, with: Keys.second)
+                let keys = try await KontrolKeys(dataDirectory: world.directory)
+                #expect(try await keys.remove(keyPair: Keys.first.id))
+                keys.close()
+                await world.service.reloadKeys()
+                #expect(await world.service.kiteCount == 0)
+                try await eventually { first.isClosed }
+                await #expect(throws: KontrolError.self) { try await kontrol.register(url: "http://math/kite") }
+            }
         }
     }
 

@@ -32,6 +32,34 @@ struct KontrolKeysTests {
         }
     }
 
+    @Test func theOperatorsKiteKeyGoesOverToTheActiveKeyPair() async throws {
+        try await withTemporaryDirectory { directory in
+            let path = directory + "/home/kite.key"
+            func initialise() async throws -> KontrolKeys.Outcome {
+                try await KontrolKeys.initialise(
+                    dataDirectory: directory, username: "kontrol", kontrolURL: "http://a/kite", kiteKeyPath: path)
+            }
+            try await prepare(directory, with: Keys.first)
+            #expect(try await initialise().madeKiteKey)
+            let old = try KiteKey.read(from: path)
+            try await prepare(directory, with: Keys.second)
+            let outcome = try await initialise()
+            #expect(outcome.renewedKiteKey && outcome.kiteKeyIsTrusted && !outcome.madeKiteKey)
+            let new = try KiteKey.read(from: path)
+            let second = try await Keys.second.publicKey
+            #expect(try new.kontrolPublicKey() == second)
+            #expect(new.username == old.username && new.kontrolURL == old.kontrolURL && new.id == old.id)
+            #expect(try mode(of: path) == 0o400)
+            let keys = try await KontrolKeys(dataDirectory: directory)
+            #expect(try await keys.renew(kiteKeyAt: path) == false)
+            #expect(try await keys.renew(kiteKeyAt: path + ".nothing") == false)
+            #expect(try await keys.remove(keyPair: Keys.first.id))
+            keys.close()
+            #expect(try await initialise().kiteKeyIsTrusted)
+            #expect(try KiteKey.read(from: path) == new)
+        }
+    }
+
     @Test func leavesTheKiteKeyOfAnotherKontrolAlone() async throws {
         try await withTemporaryDirectory { directory in
             try await prepare(directory, with: Keys.first)
@@ -79,7 +107,11 @@ struct KontrolKeysTests {
             #expect(pairs.map(\.isActive) == [true, false])
             #expect(pairs.map(\.id) == [try await Keys.second.id, try await Keys.first.id])
             #expect(try await keys.remove(keyPair: Keys.second.id) == false)
+            #expect(try FileManager.default.contentsOfDirectory(atPath: directory + "/data/keys").count == 4)
             #expect(try await keys.remove(keyPair: Keys.first.id))
+            let files = try FileManager.default.contentsOfDirectory(atPath: directory + "/data/keys")
+            let kept = try await Keys.second.id
+            #expect(files.sorted() == ["\(kept).private.pem", "\(kept).public.pem"])
             keys.close()
         }
     }

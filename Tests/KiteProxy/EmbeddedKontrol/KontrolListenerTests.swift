@@ -29,11 +29,17 @@ struct KontrolListenerTests {
                 KontrolServer(service: service, logger: quiet), host: "127.0.0.1", port: 0)
             try await running([{ try await listener.run() }]) {
                 let found = try await service.kites(matching: KontrolQuery(username: "kontrol"))
-                #expect(found.map(\.url) == [listener.url])
+                #expect(found.map(\.url) == [listener.url] && listener.port == port(listener))
                 let http = KontrolExchangeTests()
                 #expect(try await http.get("/kite", from: port(listener)) == (200, "Welcome to SockJS!\n"))
-                #expect(try await http.get("/nothing", from: port(listener)).status == 404)
+                let (status, reason) = try await http.get("/nothing", from: port(listener))
+                #expect(status == 404 && reason == "This is Kontrol: kites are served at /kite.\n")
             }
+            let other = try await KontrolListener(
+                KontrolServer(service: service, logger: quiet), host: "127.0.0.1", port: 0
+            ) { "http://kontrol.example:\($0)/kite" }
+            let found = try await service.kites(matching: KontrolQuery(username: "kontrol"))
+            #expect(found.map(\.url) == ["http://kontrol.example:\(other.port)/kite"])
         }
     }
 

@@ -186,7 +186,7 @@ struct KontrolServiceTests {
             let before = try await KontrolService(options: options, logger: quiet)
             let old = try await before.enter(identity("math"), source: .http).receipt
             await before.close()
-            clock.advance(60)
+            clock.advance(25)
             let after = try await KontrolService(options: options, logger: quiet)
             #expect(try await after.kite(id: "id-of-math")?.url == "http://127.0.0.1:7000/kite")
             #expect(await after.heartbeat(id: "id-of-math") == false)
@@ -199,6 +199,119 @@ struct KontrolServiceTests {
             let later = try await KontrolService(options: options, logger: quiet)
             #expect(await later.kiteCount == 0)
             await later.close()
+        }
+    }
+
+    @Test func aRestartForgetsWhoHasLeft() async throws {
+        try await withTemporaryDirectory { directory in
+            try await prepare(directory, with: Keys.first)
+            let clock = TestClock()
+            var options = KontrolService.Options(dataDirectory: directory)
+            options.now = { clock.now }
+            let before = try await KontrolService(options: options, logger: quiet)
+            try await before.register(local: identity("own"), url: "http://own/kite")
+            let left = try await before.enter(identity("left")).receipt
+            let there = try await before.enter(identity("there")).receipt
+            clock.advance(20)
+            _ = await before.heartbeat(there)
+            await before.disconnected(left)
+            await before.close()
+            clock.advance(1)
+            let after = try await KontrolService(options: options, logger: quiet)
+            #expect(
+                try await after.kites(matching: KontrolQuery(username: "kontrol")).map(\.identity.name) == ["there"])
+            // No longer than it would have been without the restart.
+            clock.advance(28)
+            await after.expire()
+            #expect(await after.kiteCount == 1)
+            clock.advance(1)
+            await after.expire()
+            #expect(await after.kiteCount == 0)
+            await after.close()
+        }
+    }
+
+    @Test func whenKontrolEndsItsKitesHaveNotLeft() async throws {
+        try await withService { service, _, _ in
+            let running = Task { try await service.run() }
+            let there = try await service.enter(identity("there")).receipt
+            running.cancel()
+            try await running.value
+            await service.disconnected(there)
+            #expect(await service.registry.parting().staying.map(\.receipt) == [there])
+        }
+    }
+
+    @Test func kitesThatBeatOverHTTPAreToldToRegisterAgainAfterARotation() async throws {
+        try await withService { service, _, directory in
+            try await service.enter(identity("math"), source: .http)
+            #expect(await service.heartbeat(id: "id-of-math"))
+            try await prepare(directory, with: Keys.second)
+            await service.reloadKeys()
+            #expect(await service.heartbeat(id: "id-of-math") == false)
+            #expect(try await service.enter(identity("math"), source: .http).kiteKey != nil)
+            #expect(await service.heartbeat(id: "id-of-math"))
+        }
+    }
+
+    @Test func theKitesOfARemovedKeyPairAreDropped() async throws {
+        try await withService { service, _, directory in
+            let (_, changes) = try await service.watch(KontrolQuery(username: "kontrol"))
+            let old = try await service.enter(identity("old")).receipt
+            try await service.register(local: identity("own"), url: "http://own/kite")
+            try await prepare(directory, with: Keys.second)
+            await service.reloadKeys()
+            try await service.enter(identity("new"), pair: Keys.second)
+            let keys = try await KontrolKeys(dataDirectory: directory)
+            #expect(try await keys.remove(keyPair: Keys.first.id))
+            await service.reloadKeys()
+            let left = try await service.kites(matching: KontrolQuery(username: "kontrol"))
+            #expect(left.map(\.identity.name).sorted() == ["new", "own"])
+            #expect(await service.heartbeat(old) == .gone)
+            let second = try await Keys.second.publicKey
+            for kite in left { #expect(try service.verifier.verify(token: kite.token).key == second) }
+            var names: [String] = []
+            for await change in changes {
+                if case .deregistered(let kite) = change { names.append(kite.identity.name) }
+                if !names.isEmpty { break }
+            }
+            #expect(names == ["old"])
+            #expect(try await service.store.kites(storedSince: 0).map(\.kite.identity.name) == ["new"])
+            keys.close()
+        }
+    }
+
+    @Test func aRestartDropsTheKitesOfAKeyPairThatWasRemovedMeanwhile() async throws {
+        try await withTemporaryDirectory { directory in
+            try await prepare(directory, with: Keys.first)
+            let options = KontrolService.Options(dataDirectory: directory)
+            let before = try await KontrolService(options: options, logger: quiet)
+            try await before.enter(identity("old"))
+            await before.close()
+            try await prepare(directory, with: Keys.second)
+            let keys = try await KontrolKeys(dataDirectory: directory)
+            #expect(try await keys.remove(keyPair: Keys.first.id))
+            keys.close()
+            let after = try await KontrolService(options: options, logger: quiet)
+            #expect(await after.kiteCount == 0)
+            await after.close()
+        }
+    }
+
+    @Test func nobodyIsGivenAKeyForAUserWhoWasSeen() async throws {
+        try await withService(policy: .open) { service, _, _ in
+            // Their kite keys are another Kontrol's, whose key pair was imported.
+            try await service.enter(identity("math", user: "ann"), source: .http)
+            let running = Task { try await service.run() }
+            service.note(user: "bob")
+            try await eventually { try await service.store.isUser("bob") }
+            for name in ["ann", "bob"] {
+                let taken = await refusal { _ = try await service.registerMachine(username: name, secret: nil) }
+                #expect(taken == "cannot authenticate user: the username is taken")
+            }
+            _ = try await service.registerMachine(username: "carol", secret: nil)
+            running.cancel()
+            try await running.value
         }
     }
 

@@ -21,8 +21,8 @@ struct KontrolStoreTests {
 
     @Test func kitesSurvive() async throws {
         try await withStore { store, path in
-            try await store.save(kite("a"), number: 1, now: 100)
-            try await store.save(kite("b"), number: 2, now: 200)
+            try await store.save([.init(kite: kite("a"), number: 1, storedAt: 100)])
+            try await store.save([.init(kite: kite("b"), number: 2, storedAt: 200)])
             try store.close()
             let again = try await KontrolStore(path: path)
             let found = try await again.kites(storedSince: 150)
@@ -34,8 +34,8 @@ struct KontrolStoreTests {
 
     @Test func writesThatComeLateDoNotUndoNewerOnes() async throws {
         try await withStore { store, _ in
-            try await store.save(kite("a", url: "http://new/kite"), number: 2, now: 100)
-            try await store.save(kite("a", url: "http://old/kite"), number: 1, now: 101)
+            try await store.save([.init(kite: kite("a", url: "http://new/kite"), number: 2, storedAt: 100)])
+            try await store.save([.init(kite: kite("a", url: "http://old/kite"), number: 1, storedAt: 101)])
             try await store.remove([.init(id: "id-of-a", number: 1)])
             #expect(try await store.kites(storedSince: 0).map(\.kite.url) == ["http://new/kite"])
             try await store.remove([.init(id: "id-of-a", number: 2)])
@@ -76,8 +76,13 @@ struct KontrolStoreTests {
             #expect(try await store.recordKiteKey(second, now: 1))
             #expect(try await store.isUser("ann"))
             #expect(try await store.isUser("bob") == false)
+            try await store.recordUser("ann", now: 2)
+            try await store.recordUser("bob", now: 2)
+            #expect(try await store.isUser("bob"))
+            let third = try await issuer.kiteKey(for: "bob", kontrolURL: "", now: 1)
+            #expect(try await store.recordKiteKey(third, isNew: true, now: 1) == false)
             let users = try await store.users()
-            #expect(users.map(\.username) == ["ann"] && users.map(\.keys) == [2])
+            #expect(users.map(\.username) == ["ann", "bob"] && users.map(\.keys) == [2, 0])
         }
     }
 
@@ -98,7 +103,7 @@ struct KontrolStoreTests {
             var kite = kite("a")
             kite.identity.name = nasty
             kite.url = nasty
-            try await store.save(kite, number: 1, now: 1)
+            try await store.save([.init(kite: kite, number: 1, storedAt: 1)])
             #expect(try await store.kites(storedSince: 0).map(\.kite) == [kite])
         }
     }

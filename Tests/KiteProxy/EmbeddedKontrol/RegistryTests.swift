@@ -90,12 +90,12 @@ struct RegistryTests {
         registry.restore(kite("future"), number: 3, storedAt: 1000, now: 150)
         #expect(registry.count == 1)
         #expect(registry.heartbeat(id: "id-of-a", now: 151) == .gone)
-        #expect(registry.living.isEmpty)
+        #expect(registry.parting().staying.isEmpty && registry.parting().leaving.isEmpty)
         #expect(registry.expire(now: 189).isEmpty)
         let back = try registry.register(kite("a"), source: .http, now: 189).registration
         #expect(back.receipt.number > 7)
         #expect(registry.expire(now: 200).isEmpty)
-        #expect(registry.living == [back])
+        #expect(registry.parting().staying == [back])
     }
 
     @Test func aChangedIdentityGoesBeforeItComes() throws {
@@ -126,6 +126,50 @@ struct RegistryTests {
         #expect(registry.expire(now: .max - 1).isEmpty)
         #expect(registry.deregister(receipt)?.receipt == receipt)
         #expect(registry.count == 0)
+    }
+
+    @Test func aRestartForgetsWhoIsLeavingAndWhatLivesInTheProcess() throws {
+        var registry = Registry()
+        _ = try registry.register(kite("beating"), source: .http, now: 0)
+        _ = try registry.register(kite("connected"), source: .connection, now: 0)
+        let left = try registry.register(kite("left"), source: .connection, now: 0).registration.receipt
+        _ = try registry.register(kite("own"), source: .process, now: 0)
+        registry.restore(kite("away"), number: 9, storedAt: 0, now: 1)
+        registry.disconnected(left, now: 1)
+        func names(_ registrations: [Registry.Registration]) -> [String] {
+            registrations.map(\.kite.identity.name).sorted()
+        }
+        #expect(names(registry.parting().staying) == ["beating", "connected"])
+        #expect(names(registry.parting().leaving) == ["left", "own"])
+        _ = try registry.register(kite("left"), source: .connection, now: 2)
+        #expect(names(registry.parting().leaving) == ["own"])
+    }
+
+    @Test func whoKnowsAnOldKeyMustRegisterAgain() throws {
+        func kite(_ name: String, _ keyID: String) -> KontrolKite {
+            KontrolKite(identity: identity(name), url: "http://a/kite", keyID: keyID)
+        }
+        var registry = Registry()
+        let old = try registry.register(kite("old", "1"), source: .connection, now: 0).registration.receipt
+        let new = try registry.register(kite("new", "2"), source: .connection, now: 0).registration.receipt
+        let gone = try registry.register(kite("gone", "0"), source: .connection, now: 0).registration.receipt
+        _ = try registry.register(kite("http", "1"), source: .http, now: 0)
+        _ = try registry.register(kite("own", "0"), source: .process, now: 0)
+        #expect(registry.keysChanged(active: "2", retired: ["1"]).map(\.receipt) == [gone])
+        #expect(registry.heartbeat(old, now: 10) == .outdated)
+        #expect(registry.heartbeat(id: "id-of-http", now: 10) == .outdated)
+        #expect(registry.heartbeat(new, now: 10) == .alive)
+        #expect(registry.heartbeat(gone, now: 10) == .gone)
+        #expect(registry[id: "id-of-own"]?.kite.keyID == "2")
+        // Only what registers again counts: those that do not are dropped in time.
+        #expect(registry.expire(now: 30).map(\.kite.identity.name).sorted() == ["http", "old"])
+        let back = try registry.register(kite("old", "2"), source: .connection, now: 31).registration.receipt
+        #expect(registry.heartbeat(back, now: 32) == .alive)
+        // Going back to a pair that kites know is no reason to disturb them.
+        _ = registry.keysChanged(active: "3", retired: ["2"])
+        #expect(registry.heartbeat(back, now: 33) == .outdated)
+        #expect(registry.keysChanged(active: "2", retired: ["3"]).isEmpty)
+        #expect(registry.heartbeat(back, now: 34) == .alive)
     }
 
     @Test func keysChangeOnlyForTheirUser() throws {
