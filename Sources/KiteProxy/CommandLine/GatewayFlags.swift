@@ -75,6 +75,8 @@ struct KontrolFlags: SettingFlags {
     var kontrolURL: String?
     @Option(name: .customLong("kontrol-listen"), help: help("kontrol-listen"))
     var kontrolListen: String?
+    @Option(name: .customLong("register-machine"), help: help("register-machine"))
+    var machinePolicy: String?
     @Option(name: .customLong("kite-key"), help: help("kite-key"))
     var kiteKey: String?
     @Option(name: .customLong("data-dir"), help: help("data-dir"))
@@ -90,6 +92,7 @@ struct KontrolFlags: SettingFlags {
         [
             "kontrol-url": one(kontrolURL),
             "kontrol-listen": one(kontrolListen),
+            "register-machine": one(machinePolicy),
             "kite-key": one(kiteKey),
             "data-dir": one(dataDirectory),
             "environment": one(environment),

@@ -9,8 +9,8 @@ struct KeysCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "keys", abstract: "Make, issue and show the keys of the embedded Kontrol.",
         subcommands: [
-            KeysInitCommand.self, KeysIssueCommand.self, KeysShowCommand.self, KeysImportCommand.self,
-            KeysRotateCommand.self,
+            KeysInitCommand.self, KeysIssueCommand.self, KeysInviteCommand.self, KeysShowCommand.self,
+            KeysImportCommand.self, KeysRotateCommand.self,
         ])
 }
 
@@ -61,6 +61,13 @@ func checkKontrolURL(_ text: String?) throws {
     }
 }
 
+/// Checks the name of a user given on the command line.
+private func requireUserName(_ user: String) throws {
+    guard (try? ValueType<String>.label("").parse(user)) != nil else {
+        throw CommandFailure(.usage, "`\(user)` is no user name: use 1 to 63 letters, digits, `-`, `_` and `.`")
+    }
+}
+
 /// Runs work on keys and turns its error into the end of the command.
 private func failing<Value>(_ body: () async throws(KeyError) -> Value) async throws -> Value {
     do throws(KeyError) {
@@ -94,7 +101,8 @@ struct KeysInitCommand: AsyncParsableCommand {
         print(
             "\(outcome.madeKeyPair ? "Made" : "There is") key pair \(outcome.keyPairID) in \(configuration.dataDirectory)"
         )
-        print("\(outcome.madeKiteKey ? "Made" : "There is") the kite key \(outcome.kiteKeyPath) of \(outcome.username)")
+        let verb = outcome.madeKiteKey ? "Made" : outcome.renewedKiteKey ? "Signed anew" : "There is"
+        print("\(verb) the kite key \(outcome.kiteKeyPath) of \(outcome.username)")
         if !outcome.kiteKeyIsTrusted {
             throw CommandFailure(
                 .failed,
@@ -121,9 +129,7 @@ struct KeysIssueCommand: AsyncParsableCommand {
     func validate() throws { try checkKontrolURL(kontrolURL) }
 
     func run() async throws {
-        guard (try? ValueType<String>.label("").parse(user)) != nil else {
-            throw CommandFailure(.usage, "`\(user)` is no user name: use 1 to 63 letters, digits, `-`, `_` and `.`")
-        }
+        try requireUserName(user)
         if let out, FileManager.default.fileExists(atPath: out) {
             throw CommandFailure(.failed, "\(out) exists already and is not overwritten: name another file with --out")
         }
@@ -139,6 +145,34 @@ struct KeysIssueCommand: AsyncParsableCommand {
         guard let out else { return print(key.text) }
         try await failing { () async throws(KeyError) in try key.write(to: out) }
         print("Made \(out), the kite key of \(user)")
+    }
+}
+
+struct KeysInviteCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "invite", abstract: "Make a secret with which a user's machine gets a kite key, once.",
+        discussion:
+            "The machine calls `registerMachine` with it, which Kontrol answers when it runs with `--register-machine secret`. The secret is printed on standard output: treat it as a password."
+    )
+
+    @Argument(help: ArgumentHelp("The user.", valueName: "USER"))
+    var user: String
+    @OptionGroup var place: KeysFlags
+    @Option(help: ArgumentHelp("How long it is good, 1 to 720 hours.", valueName: "HOURS"))
+    var hours = 24
+
+    func validate() throws {
+        guard (1...720).contains(hours) else { throw ValidationError("`--hours` must be from 1 to 720") }
+    }
+
+    func run() async throws {
+        try requireUserName(user)
+        let keys = try await place.open()
+        defer { keys.close() }
+        print(
+            try await failing { () async throws(KeyError) in
+                try await keys.invite(user: user, lifetime: Int64(hours) * 3600)
+            })
     }
 }
 
@@ -235,16 +269,22 @@ struct KeysImportCommand: AsyncParsableCommand {
 
 struct KeysRotateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "rotate", abstract: "Make a new key pair the active one; what the old one signed stays good.")
+        commandName: "rotate", abstract: "Make a new key pair the active one; what the old one signed stays good.",
+        discussion:
+            "The operator's kite key is signed anew. Kites that are connected to a running Kontrol are given theirs within a minute; give them that time before --remove."
+    )
 
     @OptionGroup var place: KeysFlags
     @Option(help: ArgumentHelp("Instead: stop accepting what this retired key pair signed.", valueName: "ID"))
     var remove: String?
 
     func run() async throws {
+        let path = try place.load().kiteKeyPath
         let keys = try await place.open()
         defer { keys.close() }
         if let remove {
+            // First: without its kite key the gateway could not start any more.
+            try await renewKiteKey(path, keys)
             guard try await failing({ () async throws(KeyError) in try await keys.remove(keyPair: remove) }) else {
                 throw CommandFailure(
                     .failed, "there is no retired key pair `\(remove)`: `kiteproxy keys show` lists them")
@@ -253,5 +293,14 @@ struct KeysRotateCommand: AsyncParsableCommand {
         }
         let id = try await failing { () async throws(KeyError) in try await keys.rotate() }
         print("Key pair \(id) is the active one; a running gateway takes it over within a minute")
+        try await renewKiteKey(path, keys)
+    }
+
+    private func renewKiteKey(_ path: String, _ keys: KontrolKeys) async throws {
+        do throws(KeyError) {
+            if try await keys.renew(kiteKeyAt: path) { print("Signed the kite key \(path) anew") }
+        } catch {
+            throw CommandFailure(.failed, "the kite key could not be signed anew: \(error.message)")
+        }
     }
 }

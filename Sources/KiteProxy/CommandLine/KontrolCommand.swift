@@ -16,6 +16,9 @@ struct KontrolCommand: AsyncParsableCommand {
     var kontrolListen: String?
     @Option(help: ArgumentHelp("Where kites find it. (default: from kontrol-listen)", valueName: "URL"))
     var kontrolURL: String?
+    @Option(
+        help: ArgumentHelp("Who may ask it for a kite key. (default: deny)", valueName: "deny|secret|open"))
+    var registerMachine: String?
     @Option(help: ArgumentHelp("The least important log lines.", valueName: "LEVEL")) var logLevel: String?
     @Option(help: ArgumentHelp("human or json.", valueName: "FORMAT")) var logFormat: String?
 
@@ -25,7 +28,8 @@ struct KontrolCommand: AsyncParsableCommand {
         func one(_ value: String?) -> [String] { value.map { [$0] } ?? [] }
         let configuration = try place.load(
             more: [
-                "kontrol-listen": one(kontrolListen), "log-level": one(logLevel), "log-format": one(logFormat),
+                "kontrol-listen": one(kontrolListen), "register-machine": one(registerMachine),
+                "log-level": one(logLevel), "log-format": one(logFormat),
             ])
         let logger = configuration.logger()
         raiseFileLimit()
@@ -34,15 +38,16 @@ struct KontrolCommand: AsyncParsableCommand {
                 dataDirectory: configuration.dataDirectory,
                 username: configuration.settings[GatewaySettings.username] ?? "kontrol",
                 kontrolURL: kontrolURL ?? configuration.ownKontrolURL, kiteKeyPath: configuration.kiteKeyPath)
+            if outcome.renewedKiteKey {
+                logger.notice("Signed the operator's kite key anew", metadata: ["path": "\(outcome.kiteKeyPath)"])
+            }
             if outcome.madeKiteKey {
                 logger.notice("Made the operator's kite key", metadata: ["path": "\(outcome.kiteKeyPath)"])
             }
         } catch {
             throw CommandFailure(.failed, error.message)
         }
-        let kontrol = try await KontrolListener.open(
-            dataDirectory: configuration.dataDirectory, listen: configuration.settings[GatewaySettings.kontrolListen],
-            logger: logger)
+        let kontrol = try await KontrolListener.open(configuration, publicURL: kontrolURL, logger: logger)
         try await runUntilSignal([kontrol], drain: .seconds(2))
         logger.notice("Stopped")
     }

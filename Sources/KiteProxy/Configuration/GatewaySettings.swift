@@ -1,4 +1,5 @@
 /// The settings of `kiteproxy`: the one description from which flags' help, validation, `check` and docs/configuration.md derive.
+import EmbeddedKontrol
 import KiteCommand
 import KiteGateway
 import NIOCore
@@ -39,6 +40,11 @@ enum GatewaySettings {
     static let kontrolListen = Setting<ListenAddress>.single(
         "kontrol-listen", .listenAddress, default: ListenAddress(host: "127.0.0.1", port: 4000),
         meaning: "Where the embedded Kontrol serves `/kite`; not used with `kontrol-url`")
+    static let machinePolicy = Setting<MachinePolicy>.single(
+        "register-machine", .choice, default: .deny,
+        meaning:
+            "Whom the embedded Kontrol gives a kite key when they ask by `registerMachine`: nobody, who brings a secret of `kiteproxy keys invite`, or anybody under a user name that is new"
+    )
     static let kiteKey = Setting<String?>.optional(
         "kite-key", .text("FILE"), shown: "`$KITE_HOME/kite.key`, else `~/.kite/kite.key`",
         meaning: "Kite key of the gateway; the embedded Kontrol makes it when it is missing")
@@ -180,8 +186,8 @@ enum GatewaySettings {
             .init(
                 "Kontrol and identity",
                 [
-                    AnySetting(kontrolURL), AnySetting(kontrolListen), AnySetting(kiteKey), AnySetting(dataDirectory),
-                    AnySetting(environment), AnySetting(region), AnySetting(username),
+                    AnySetting(kontrolURL), AnySetting(kontrolListen), AnySetting(machinePolicy), AnySetting(kiteKey),
+                    AnySetting(dataDirectory), AnySetting(environment), AnySetting(region), AnySetting(username),
                 ]),
             .init("Logs", [AnySetting(logLevel), AnySetting(logFormat), AnySetting(accessLog)]),
             .init(

@@ -50,9 +50,13 @@ struct GatewayServices: Sendable {
         let kontrolURL =
             kontrol.map { configuration.ownKontrolURL(port: $0.port) }
             ?? "\(settings[GatewaySettings.kontrolURL] ?? SettingURL(scheme: "http", host: "", port: nil))"
-        let client = try KontrolClient(kite: kite.kite, url: kontrolURL, key: key, connector: KiteClient.sockJS)
+        let keep = Self.keeping(configuration.kiteKeyPath, logger: logger)
+        let client = try KontrolClient(
+            kite: kite.kite, url: kontrolURL, key: key, connector: KiteClient.sockJS, verifier: verifier,
+            onKeyChange: keep)
         let tunnelClient = try KontrolClient(
-            kite: kite.makeNamesake(logger: logger), url: kontrolURL, key: key, connector: KiteClient.sockJS)
+            kite: kite.makeNamesake(logger: logger), url: kontrolURL, key: key, connector: KiteClient.sockJS,
+            verifier: verifier, onKeyChange: keep)
 
         var options = configuration.gatewayOptions
         options.kontrolUsername = identity.username
@@ -71,10 +75,11 @@ struct GatewayServices: Sendable {
         }
         let endpoint = kite.endpoint
         let resolver: any KiteResolver = kontrol.map { $0.service as any KiteResolver } ?? client
+        let service = kontrol?.service
         gateway = Gateway(
             options: options, resolver: resolver,
-            authenticator: KontrolAuthenticator(verifier: verifier, identity: identity), claims: claims,
-            visitors: verifier, kite: { endpoint.acceptor(on: $0) }, logger: logger)
+            authenticator: KontrolAuthenticator(verifier: verifier, identity: identity) { service?.note(user: $0) },
+            claims: claims, visitors: verifier, kite: { endpoint.acceptor(on: $0) }, logger: logger)
         kite.attach(gateway)
 
         let isEmbedded = kontrol != nil
@@ -114,6 +119,9 @@ struct GatewayServices: Sendable {
                 logger.notice("Made Kontrol's key pair", metadata: ["id": "\(outcome.keyPairID)"])
             }
             if outcome.madeKiteKey { logger.notice("Made the operator's kite key", metadata: ["path": "\(path)"]) }
+            if outcome.renewedKiteKey {
+                logger.notice("Signed the operator's kite key anew", metadata: ["path": "\(path)"])
+            }
             if !outcome.kiteKeyIsTrusted {
                 throw KeyError(
                     .malformed,
@@ -123,9 +131,7 @@ struct GatewayServices: Sendable {
         } catch {
             throw CommandFailure(.failed, error.message)
         }
-        let kontrol = try await KontrolListener.open(
-            dataDirectory: configuration.dataDirectory, listen: configuration.settings[GatewaySettings.kontrolListen],
-            logger: logger)
+        let kontrol = try await KontrolListener.open(configuration, logger: logger)
         return (kontrol, try readKey(configuration))
     }
 
@@ -137,6 +143,20 @@ struct GatewayServices: Sendable {
                 .failed,
                 "\(error.message). With --kontrol-url the gateway needs a kite key of that Kontrol: name its file with --kite-key"
             )
+        }
+    }
+
+    /// Keeps a kite key that Kontrol has renewed where the gateway looks for it when it starts again.
+    static func keeping(_ path: String, logger: Logger) -> @Sendable (KiteKey) -> Void {
+        { key in
+            do throws(KeyError) {
+                try key.write(to: path, replacing: true)
+                logger.notice("Kept the kite key that Kontrol has renewed", metadata: ["path": "\(path)"])
+            } catch {
+                logger.error(
+                    "The kite key that Kontrol has renewed could not be kept: the gateway will start with the old one, which is good only until its key pair is removed",
+                    metadata: ["error": "\(error.message)"])
+            }
         }
     }
 

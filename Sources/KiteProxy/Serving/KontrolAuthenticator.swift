@@ -7,8 +7,16 @@ struct KontrolAuthenticator: GatewayAuthenticator {
     let verifier: TokenVerifier
     /// The gateway's kite, for which tokens must have been issued.
     let identity: KiteIdentity
+    /// Is told whose credentials were good.
+    var note: @Sendable (_ username: String) -> Void = { _ in }
 
     func user(presenting credential: String) throws(CredentialRefusal) -> String {
+        let username = try verifiedUser(presenting: credential)
+        note(username)
+        return username
+    }
+
+    private func verifiedUser(presenting credential: String) throws(CredentialRefusal) -> String {
         let asKey: TokenError
         do throws(TokenError) {
             return try verifier.verify(kiteKey: credential).username

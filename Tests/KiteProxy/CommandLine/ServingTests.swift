@@ -3,6 +3,7 @@ import EmbeddedKontrol
 import Foundation
 import KiteCore
 import KiteGateway
+import Synchronization
 import Testing
 
 @testable import KiteProxy
@@ -57,14 +58,17 @@ struct ServingTests {
         let identity = KiteIdentity(
             name: "proxy", username: "kontrol", id: "1", environment: "development", region: "local",
             version: "1.0.0", hostname: "h")
+        let seen = Mutex<[String]>([])
         let authenticator = KontrolAuthenticator(
             verifier: TokenVerifier(trusting: [TrustedIssuer(name: "kontrol", keys: [pair.publicKey])]),
-            identity: identity)
+            identity: identity
+        ) { user in seen.withLock { $0.append(user) } }
         let key = try await issuer.kiteKey(for: "alice", kontrolURL: "http://k/kite", now: now)
         #expect(try authenticator.user(presenting: key.text) == "alice")
         let token = try await issuer.token(
             for: "bob", audience: Audience(username: "kontrol", environment: "development", name: "proxy"), now: now)
         #expect(try authenticator.user(presenting: token) == "bob")
+        #expect(seen.withLock { $0 } == ["alice", "bob"])
         let other = try await issuer.token(
             for: "bob", audience: Audience(username: "kontrol", environment: "development", name: "math"), now: now)
         for wrong in ["", "x", "a.b.c", key.text + "x", other] {
