@@ -246,5 +246,11 @@ struct TokenVerifierTests {
             #expect(cache[.init(kind: .kiteKey, text: "\(number)"), testTime] == nil)
             #expect(cache[.init(kind: .token, text: "\(number)"), testTime + 10] == nil)
         }
+        for (lifetime, isKnown) in [(Duration.zero, false), (.seconds(-5), false), (.seconds(5), true)] {
+            var cache = VerificationCache(capacity: 3, lifetime: lifetime)
+            cache.insert(credential(1), for: .init(kind: .token, text: "1"), now: testTime)
+            #expect((cache[.init(kind: .token, text: "1"), testTime + 4] != nil) == isKnown)
+            #expect(cache[.init(kind: .token, text: "1"), testTime + 5] == nil)
+        }
     }
 }
