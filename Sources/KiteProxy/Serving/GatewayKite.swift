@@ -63,21 +63,23 @@ final class GatewayKite: Service {
                 identity.username = username
                 let registered = try await gateway.registerTunnelled(
                     identity, isPublic: wanted.isPublic, caller: request.remote)
-                request.remote.onDisconnect {
-                    gateway.unregisterTunnelled(kiteID: id, registration: registered.registration)
-                }
+                keep(.init(kiteID: id, dialsBack: true), registered.registration, of: request.remote)
                 return registered.url
             }
             let registered = try await gateway.register(kiteID: id, url: url, username: username)
-            // The route lives as long as the connection; a newer registration of the kite is left alone.
-            let entry = RegistrationLedger.Entry(kiteID: id, registration: registered.registration)
-            let connection = request.remote.connectionID
-            if registrations.withLock({ $0.add(entry, of: connection) }) {
-                request.remote.onDisconnect { [weak self] in self?.end(connection) }
-            }
+            keep(.init(kiteID: id, dialsBack: false), registered.registration, of: request.remote)
             return registered.url
         } catch {
             throw KiteError(.generic, "\(error)")
+        }
+    }
+
+    /// The route lives as long as the connection; a newer registration of the kite is left alone.
+    private func keep(_ route: RegistrationLedger.Route, _ registration: UInt64, of remote: RemoteKite) {
+        let entry = RegistrationLedger.Entry(route: route, registration: registration)
+        let connection = remote.connectionID
+        if registrations.withLock({ $0.add(entry, of: connection) }) {
+            remote.onDisconnect { [weak self] in self?.end(connection) }
         }
     }
 
@@ -88,7 +90,11 @@ final class GatewayKite: Service {
     private func unregister() async {
         for await entry in endings {
             guard let gateway = gateway.withLock({ $0 }) else { continue }
-            await gateway.unregister(kiteID: entry.kiteID, registration: entry.registration)
+            if entry.route.dialsBack {
+                gateway.unregisterTunnelled(kiteID: entry.route.kiteID, registration: entry.registration)
+            } else {
+                await gateway.unregister(kiteID: entry.route.kiteID, registration: entry.registration)
+            }
         }
     }
 
