@@ -51,8 +51,8 @@ public final class TunnelAgentSession: Service {
     private enum Message: Sendable {
         /// Refused for a time; not before so long.
         case split([Int], after: Duration)
-        /// A group has ended, by a final refusal or since the task was cancelled.
-        case ended(TunnelRefusal?)
+        /// A group has ended: by a final refusal, or since the task was cancelled.
+        case ended
     }
 
     private func keepGroups(_ home: GatewayAddress) async throws {
@@ -61,13 +61,15 @@ public final class TunnelAgentSession: Service {
             configuration: configuration, home: home, loops: loops, connector: connector, reports: reports,
             logger: logger, onStream: onStream
         ) { continuation.yield(.split($0, after: $1)) }
-        var final: TunnelRefusal?
+        var groups: [TunnelGroup] = []
         await withTaskGroup(of: Void.self) { tasks in
-            var count = 0
             func add(_ tunnels: [Int], after pause: Duration) {
-                let group = TunnelGroup(context, number: count, tunnels: tunnels)
-                count += 1
-                tasks.addTask { continuation.yield(.ended(await group.keep(after: pause))) }
+                let group = TunnelGroup(context, number: groups.count, tunnels: tunnels)
+                groups.append(group)
+                tasks.addTask {
+                    await group.keep(after: pause)
+                    continuation.yield(.ended)
+                }
             }
             add(Array(configuration.tunnels.indices), after: .zero)
             var running = 1
@@ -77,13 +79,14 @@ public final class TunnelAgentSession: Service {
                 case .split(let tunnels, let pause):
                     running += 1
                     add(tunnels, after: pause)
-                case .ended(let refusal):
+                case .ended:
                     running -= 1
-                    if final == nil { final = refusal }
                     if running == 0 { return }
                 }
             }
         }
-        if let final, !Task.isCancelled { throw final }
+        // As long as one group goes on, the others' refusals were only told.
+        let refusals = groups.compactMap(\.refusal)
+        if refusals.count == groups.count, let first = refusals.first { throw first }
     }
 }

@@ -30,7 +30,10 @@ final class TunnelGroup: Sendable {
         /// Positions in the configuration.
         var tunnels: [Int]
         var fate = Fate.running
+        var refusal: TunnelRefusal?
     }
+    /// What made trying again useless.
+    var refusal: TunnelRefusal? { state.withLock { $0.refusal } }
 
     /// What becomes of a session's lanes when their tasks end.
     enum Fate: Sendable { case running, moved, lost }
@@ -68,9 +71,8 @@ final class TunnelGroup: Sendable {
         let first: ActiveLane
     }
 
-    /// Opens sessions until the task is cancelled.
-    /// - Returns: the refusal that makes trying again useless; nil when it was cancelled.
-    func keep(after delay: Duration) async -> TunnelRefusal? {
+    /// Opens sessions until the task is cancelled or there is a ``refusal``.
+    func keep(after delay: Duration) async {
         let (reports, logger) = (context.reports, context.logger)
         var address = context.home
         var backoff = Backoff(limit: Self.longestPause)
@@ -106,11 +108,11 @@ final class TunnelGroup: Sendable {
                 logger.error(
                     "The gateway refuses the agent",
                     metadata: ["status": "\(refusal.status)", "reason": "\(refusal.reason)"])
-                if refusal.isFinal { return refusal }
+                if refusal.isFinal { return state.withLock { $0.refusal = refusal } }
                 wait = max(backoff.next(), Self.wanted(by: refusal))
             } catch let refusal as TunnelRefusal {
                 reports.ended(group: number, cause: nil)
-                return refusal
+                return state.withLock { $0.refusal = refusal }
             } catch {
                 guard !Task.isCancelled else { break }
                 if hasLasted(opened, Self.lasting) { backoff.reset() }
@@ -126,7 +128,6 @@ final class TunnelGroup: Sendable {
             }
         }
         reports.ended(group: number, cause: nil)
-        return nil
     }
 
     private func hasLasted(_ begin: ContinuousClock.Instant?, _ time: Duration) -> Bool {

@@ -106,8 +106,6 @@ import Testing
                 gateway.state.withLock { $0.lanes = [] }
                 lane.lane.eventLoop.execute { lane.lane.value.abort(TransportError(.reset, "broken")) }
                 try await log.wait { $0.contains(.refused(refusal)) }
-                // The session's end is awaited by the agent's task.
-                try await Task.sleep(for: .seconds(20))
             }
         }
         #expect(gateway.state.withLock { $0.sessions.count } == 1)
