@@ -99,8 +99,10 @@ package final class GatewayLaneHandshake {
         _ lane: TunnelLane, over transport: any ByteTransport, welcome: GatewayWelcome, peerReceived: UInt64,
         rest: ByteBuffer
     ) -> Bool {
-        lane.disconnect(TransportError(.cancelled, "the agent has a new connection"))
-        guard !lane.isClosed, lane.mayResume(peerReceived: peerReceived) else {
+        // A HELLO that was long under way and says less than the agent has acknowledged since must not cost the lane its connection.
+        let mayResume = !lane.isClosed && lane.mayResume(peerReceived: peerReceived)
+        if mayResume { lane.disconnect(TransportError(.cancelled, "the agent has a new connection")) }
+        guard mayResume, !lane.isClosed else {
             let refusal = TunnelRefusal(status: 404, reason: "the lane can't be resumed")
             transport.write(Self.welcomeFrame(.refused(refusal)))
             transport.close()

@@ -8,14 +8,15 @@ import Testing
 
 @Suite struct GatewayLaneHandshakeTests {
     private final class Door {
-        let loop = EmbeddedEventLoop()
+        let loop: EmbeddedEventLoop
         let agent: PipeTransport
         let agentSees = StreamRecorder()
         let handshake: GatewayLaneHandshake
         var hellos: [AgentHello] = []
         var failures: [TransportError] = []
 
-        init() {
+        init(loop: EmbeddedEventLoop = EmbeddedEventLoop()) {
+            self.loop = loop
             let (gatewayEnd, agentEnd) = PipeTransport.pair(loop)
             gatewayEndForPump = gatewayEnd
             agent = agentEnd
@@ -120,6 +121,30 @@ import Testing
         } else {
             Issue.record("no answer")
         }
+    }
+
+    @Test func aHelloThatComesMuchTooLateLeavesTheLaneItsConnection() throws {
+        let pair = LanePair()
+        let (near, _, far, farSees) = try pair.stream()
+        far?.write(ByteBuffer(string: "acknowledges"))
+        pair.settle()
+        let door = Door(loop: pair.loop)
+        let hello = AgentHello(
+            agent: "0123456789abcdef", epoch: 1, software: "",
+            purpose: .resume(session: "fedcba9876543210", secret: .random(), lane: 0, received: 0))
+        send(door, .hello(hello.json()))
+        let welcome = GatewayWelcome(session: "fedcba9876543210", secret: .random(), lane: 0, lanes: 1, loop: 0)
+        #expect(!door.handshake.resume(pair.gateway, welcome: welcome, peerReceived: 0))
+        door.settle()
+        if case .refused(let refusal) = door.answer {
+            #expect(refusal.status == 404)
+        } else {
+            Issue.record("no answer")
+        }
+        #expect(pair.gateway.isConnected)
+        near.write(ByteBuffer(string: "goes on"))
+        pair.settle()
+        #expect(farSees.text == "goes on")
     }
 
     @Test func aLaneIsResumedOverANewConnection() throws {
