@@ -117,6 +117,12 @@ package struct LaneStateMachine {
         return .send
     }
 
+    /// How long to wait for the next tick. Less once a ping has been missed: who died right after a ping's answer is to be noticed within
+    /// three intervals, the coarseness of timers included.
+    package func pause(interval: TimeAmount) -> TimeAmount {
+        unansweredPings > 1 ? .nanoseconds(interval.nanoseconds / 5 * 4) : interval
+    }
+
     // MARK: connections
 
     /// The connection is gone: what had arrived of an unfinished frame is of no use any more.

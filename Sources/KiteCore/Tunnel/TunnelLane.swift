@@ -264,7 +264,7 @@ package final class TunnelLane {
         case .send:
             sweepLingering()
             awaitTurnEnd()
-            pingTimer?.start(after: configuration.pingInterval)
+            pingTimer?.start(after: machine.pause(interval: configuration.pingInterval))
         case .dead:
             disconnect(TransportError(.idleTimeout, "the peer did not answer \(configuration.pingMisses) pings"))
         }

@@ -16,6 +16,10 @@ final class PipeTransport: ByteTransport {
     private var outgoing = ByteBuffer()
     weak var peer: PipeTransport?
     var highWater = 64 << 10
+    /// What is written vanishes under way, and so does the news of the connection's end.
+    var drops = false
+    /// The process is stopped: nothing is read or written, its connection stays.
+    var isFrozen = false
     /// How many buffers and bytes were written.
     private(set) var writes = 0
 
@@ -51,14 +55,20 @@ final class PipeTransport: ByteTransport {
         let delegate = self.delegate
         self.delegate = nil
         delegate?.transportClosed(TransportError(.reset, "cut"))
-        peer?.cut()
+        if !drops, !isFrozen, peer?.isFrozen != true { peer?.cut() }
     }
 
     /// Moves at most so many bytes to the peer.
     /// - Returns: Whether anything moved.
     @discardableResult
     func pump(_ limit: Int) -> Bool {
-        guard let peer, !isCut, peer.isReading, let target = peer.delegate else { return false }
+        if drops {
+            outgoing.clear()
+            return false
+        }
+        guard let peer, !isCut, !isFrozen, !peer.isFrozen, peer.isReading, let target = peer.delegate else {
+            return false
+        }
         let length = min(limit, outgoing.readableBytes)
         if length > 0, let bytes = outgoing.readSlice(length: length) {
             outgoing.discardReadBytes()
