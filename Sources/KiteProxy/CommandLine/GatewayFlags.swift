@@ -150,6 +150,8 @@ struct TunnelFlags: SettingFlags {
     var tunnelsPerSession: String?
     @Option(name: .customLong("max-names-per-user"), help: help("max-names-per-user"))
     var namesPerUser: String?
+    @Option(name: .customLong("max-ports-per-user"), help: help("max-ports-per-user"))
+    var portsPerUser: String?
 
     var given: [String: [String]] {
         [
@@ -158,6 +160,7 @@ struct TunnelFlags: SettingFlags {
             "tcp-ports": one(tcpPorts),
             "max-tunnels-per-agent": one(tunnelsPerSession),
             "max-names-per-user": one(namesPerUser),
+            "max-ports-per-user": one(portsPerUser),
         ]
     }
 }

@@ -33,6 +33,7 @@ extension GatewayConfiguration {
         options.tunnels.tcpPorts = settings[GatewaySettings.tcpPorts]
         options.tunnels.tunnelsPerSession = settings[GatewaySettings.tunnelsPerSession]
         options.tunnels.namesPerUser = settings[GatewaySettings.namesPerUser]
+        options.tunnels.portsPerUser = settings[GatewaySettings.portsPerUser]
         return options
     }
 

@@ -102,6 +102,10 @@ enum GatewaySettings {
     static let namesPerUser = Setting<Int>.single(
         "max-names-per-user", .integer(1...1_000_000), default: 256, meaning: "Names that one user may hold",
         atLimit: "new names of the user are refused")
+    static let portsPerUser = Setting<Int>.single(
+        "max-ports-per-user", .integer(1...65535), default: 64,
+        meaning: "Public ports of tcp tunnels that one user may have at a time",
+        atLimit: "further tcp tunnels of the user are refused")
 
     // MARK: Limits
 
@@ -200,7 +204,7 @@ enum GatewaySettings {
                 "Tunnels",
                 [
                     AnySetting(tunnels), AnySetting(tcpHost), AnySetting(tcpPorts), AnySetting(tunnelsPerSession),
-                    AnySetting(namesPerUser),
+                    AnySetting(namesPerUser), AnySetting(portsPerUser),
                 ]),
             .init(
                 "Limits",

@@ -10,7 +10,7 @@ import Testing
 @testable import KiteGateway
 
 /// Passes connections on to a port and breaks them all when told to.
-private final class Breaker: Sendable {
+final class Breaker: Sendable {
     private let relays = Mutex<[@Sendable () -> Void]>([])
     private let listener = Mutex<Listener?>(nil)
 

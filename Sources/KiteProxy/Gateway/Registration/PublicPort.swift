@@ -6,35 +6,29 @@ import NIOCore
 /// A listener that belongs to one tunnel of one session.
 final class PublicPort: Sendable {
     let number: Int
+    /// The tunnel it belongs to.
+    let name: RouteKey
     private let listener: Listener
 
-    private init(number: Int, listener: Listener) {
+    private init(number: Int, name: RouteKey, listener: Listener) {
         self.number = number
+        self.name = name
         self.listener = listener
     }
 
-    /// Opens the first free port of a range; `0...0` lets the system choose.
+    /// Opens a port that nobody else may have; 0 lets the system choose.
     static func open(
-        in range: ClosedRange<Int>, host: String, session: String, tunnel: UInt16, workers: [WorkerReference]
-    ) async throws
-        -> PublicPort
-    {
-        var failure: any Error = RegistrationError("no port is free")
-        for port in range {
-            do {
-                let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
-                // One loop accepts: which loops have lanes of the session is known only then.
-                let listener = try await Listener.bind(
-                    to: address, loops: workers.prefix(1).map(\.eventLoop),
-                    configuration: Listener.Configuration(limiter: workers.first?.limiter),
-                    onEvent: { workers.first?.here.notAccepted($0) },
-                    onAccept: { workers.first?.here.serve($0, session: session, tunnel: tunnel) })
-                return PublicPort(number: listener.address.port ?? port, listener: listener)
-            } catch {
-                failure = error
-            }
-        }
-        throw failure
+        _ port: Int, host: String, name: RouteKey, session: String, tunnel: UInt16, workers: [WorkerReference]
+    ) async throws -> PublicPort {
+        let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
+        var configuration = Listener.Configuration(limiter: workers.first?.limiter)
+        configuration.sharesPort = false
+        // One loop accepts: which loops have lanes of the session is known only then.
+        let listener = try await Listener.bind(
+            to: address, loops: workers.prefix(1).map(\.eventLoop), configuration: configuration,
+            onEvent: { workers.first?.here.notAccepted($0) },
+            onAccept: { workers.first?.here.serve($0, session: session, tunnel: tunnel) })
+        return PublicPort(number: listener.address.port ?? port, name: name, listener: listener)
     }
 
     func close() async { await listener.close() }

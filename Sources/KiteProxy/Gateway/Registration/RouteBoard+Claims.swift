@@ -33,15 +33,15 @@ extension RouteBoard {
             return refused(503, "the claim could not be recorded; please try again")
         }
         if tunnel.kind == .tcp, let range = options.tunnels.tcpPorts {
-            do {
-                let port = try await PublicPort.open(
-                    in: range, host: options.tunnels.tcpHost, session: session, tunnel: index, workers: workers)
+            do throws(TunnelRefusal) {
+                let port = try await openPort(
+                    RouteKey(name), username: username, session: session, tunnel: index, in: range)
                 return (
-                    TunnelGrant(name: name, url: "tcp://\(options.tunnels.tcpHost):\(port.number)", port: port.number),
+                    TunnelGrant(name: name, url: portURL(port.number), port: port.number),
                     TunnelBinding(index: index, keys: []), port
                 )
             } catch {
-                return refused(503, "no port could be opened: \(error)")
+                return (TunnelGrant(name: name, refusal: error), nil, nil)
             }
         }
         let keys = wanted.map(\.key)

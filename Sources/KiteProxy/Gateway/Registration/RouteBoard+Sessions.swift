@@ -15,24 +15,24 @@ extension RouteBoard {
         guard await supersede(agent, epoch: hello.epoch) else { return .refuse(Self.superseded) }
         var bindings: [TunnelBinding] = []
         var grants: [TunnelGrant] = []
-        var ports: [PublicPort] = []
+        var opened: [PublicPort] = []
         let id = Self.randomID()
         for (index, tunnel) in tunnels.enumerated() {
             let (grant, binding, port) = await grant(
                 tunnel, index: UInt16(truncatingIfNeeded: index), agent: agent, username: username, session: id)
             grants.append(grant)
             if let binding { bindings.append(binding) }
-            if let port { ports.append(port) }
+            if let port { opened.append(port) }
         }
         // Another session of the agent may have been opened while ports were, or the gateway's end may have begun.
         let isNewest = await supersede(agent, epoch: hello.epoch)
         guard isNewest, !isClosing else {
-            for port in ports { await port.close() }
+            for port in opened { await close(port) }
             return .refuse(isNewest ? Self.closing : Self.superseded)
         }
         let secret = SessionSecret.random()
         var session = Session(
-            agent: agent, username: username, epoch: hello.epoch, secret: secret, bindings: bindings, ports: ports)
+            agent: agent, username: username, epoch: hello.epoch, secret: secret, bindings: bindings, ports: opened)
         session.loops[0] = loop
         session.nextLane = 1
         sessions[id] = session
@@ -123,7 +123,7 @@ extension RouteBoard {
         tellOfLeaving(session, isSuperseded: isSuperseded)
         if sessionOfAgent[session.agent] == id { sessionOfAgent[session.agent] = nil }
         for worker in workers { worker.run { $0.closeLanes(session: id, message) } }
-        for port in session.ports { await port.close() }
+        for port in session.ports { await close(port) }
         for key in session.bindings.flatMap(\.keys) { await noteUse(of: key) }
         logger.info(
             "agent gone",

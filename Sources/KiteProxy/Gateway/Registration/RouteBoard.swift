@@ -53,6 +53,7 @@ actor RouteBoard {
     var workers: [WorkerReference] = []
     var policy = DirectTargetPolicy.refusingLoopback
     var book: ClaimBook
+    var ports: PortBook
     /// What a route is while agents serve it.
     var tunnelSpecs: [RouteKey: RouteSpec] = [:]
     var sessions: [String: Session] = [:]
@@ -71,6 +72,7 @@ actor RouteBoard {
         self.claims = claims
         self.kiteTunnels = kiteTunnels
         book = ClaimBook(limit: options.tunnels.namesPerUser)
+        ports = PortBook(limit: options.tunnels.portsPerUser)
         self.logger = logger
     }
 
@@ -124,6 +126,6 @@ actor RouteBoard {
 
     func close() async {
         isClosing = true
-        for session in sessions.values { for port in session.ports { await port.close() } }
+        for session in sessions.values { for port in session.ports { await close(port) } }
     }
 }
