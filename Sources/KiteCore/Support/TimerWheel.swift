@@ -128,7 +128,8 @@ public final class TimerWheel {
             if nodes[position].deadline <= now {
                 unlink(position)
                 append(position, to: slotCount)
-                nodes[position].visit = nodes[position].deadline
+                // Started again before it fires, by another timer that fires, it must leave this list whatever its new deadline.
+                nodes[position].visit = .max
             } else {
                 unlink(position)
                 link(position, deadline: nodes[position].deadline)

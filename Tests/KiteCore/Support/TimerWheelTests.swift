@@ -96,6 +96,26 @@ import Testing
         again = nil
     }
 
+    @Test func aTimerThatAnotherOneDueWithItPutsOffFiresAtItsNewTime() {
+        let wheel = TimerWheel(eventLoop: loop)
+        let record = Record()
+        let second = WheelTimer(wheel: wheel) { record.fired.append(2) }
+        let first = WheelTimer(wheel: wheel) {
+            record.fired.append(1)
+            second.start(after: .seconds(60))
+        }
+        first.start(after: .milliseconds(100))
+        second.start(after: .milliseconds(100))
+        loop.advanceTime(by: .milliseconds(200))
+        #expect(record.fired == [1])
+        #expect(second.isArmed)
+        loop.advanceTime(by: .seconds(59))
+        #expect(record.fired == [1])
+        loop.advanceTime(by: .seconds(1))
+        #expect(record.fired == [1, 2])
+        #expect(wheel.count == 0)
+    }
+
     @Test func behavesLikeAListOfDeadlinesUnderRandomUse() {
         var generator = SeededGenerator(seed: 7)
         let wheel = TimerWheel(eventLoop: loop, resolution: .milliseconds(10), slots: 16)
