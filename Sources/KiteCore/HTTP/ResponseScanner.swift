@@ -120,9 +120,11 @@ public struct ResponseScanner {
     private func interpret(_ bytes: UnsafeRawBufferPointer, _ line: Line, _ method: RequestMethod) throws(HTTPError)
         -> ResponseHead
     {
-        let framing = try fields.framing(bytes, minorVersion: line.minorVersion)
         var head = ResponseHead(status: line.status)
         head.minorVersion = line.minorVersion
+        // The connection is a tunnel from here on, whatever the framing fields say (RFC 9110 section 9.3.6).
+        if method == .connect, 200..<300 ~= line.status { return head }
+        let framing = try fields.framing(bytes, minorVersion: line.minorVersion)
         head.isKeepAlive = !framing.isClose && (line.minorVersion > 0 || framing.isKeepAlive)
         if ResponseHead.hasNoBody(status: line.status, method: method) {
             if framing.isChunked, line.status < 200 || line.status == 204 { throw .transferEncoding }

@@ -56,6 +56,16 @@ import Testing
     }
 
     @Test(arguments: [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Content-Length: 5\r\n", "Transfer-Encoding: gzip\r\n",
+        "Content-Length: 1\r\nContent-Length: x\r\n",
+    ])
+    func ignoresTheFramingOfASuccess(fields: String) throws {
+        var handshake = handshake(.http)
+        let result = try run(&handshake, [Array("HTTP/1.1 200 OK\r\n\(fields)\r\nhello".utf8)])
+        #expect(result.surplus == Array("hello".utf8))
+    }
+
+    @Test(arguments: [
         ("HTTP/1.1 407 Auth\r\n\r\n", TransportError.Code.refused),
         ("HTTP/1.1 403 Forbidden\r\n\r\n", .refused),
         ("HTTP/1.1 502 Bad\r\nContent-Length: 5\r\n\r\nhello", .refused),
