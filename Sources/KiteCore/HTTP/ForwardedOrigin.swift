@@ -1,8 +1,8 @@
 /// Tells the upstream who asked, and everyone which gateways a request has passed.
 public import NIOCore
 
-/// The provenance of the requests of one connection, prepared once: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `X-Forwarded-Prefix`, `Forwarded`
-/// (RFC 7239) and `Via` (RFC 9110 section 7.6.3).
+/// The provenance of the requests of one connection, prepared once: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`,
+/// `X-Forwarded-Prefix`, `X-Real-IP`, `Forwarded` (RFC 7239) and `Via` (RFC 9110 section 7.6.3).
 ///
 /// What a trusted proxy says in these fields is kept and extended; what anyone else says is replaced.
 public struct ForwardedOrigin: Sendable {
@@ -14,6 +14,7 @@ public struct ForwardedOrigin: Sendable {
     private let isTrusted: Bool
     /// `192.0.2.1`
     private let address: ByteBuffer
+    private let hasAddress: Bool
     /// `for=192.0.2.1;proto=http` or `for="[2001:db8::1]";proto=https`
     private let element: ByteBuffer
     private let scheme: ByteBuffer
@@ -31,6 +32,7 @@ public struct ForwardedOrigin: Sendable {
         case .v4?, .v6?: address = peer.address?.ipAddress ?? "unknown"
         case .unixDomainSocket?, nil: address = "unknown"
         }
+        hasAddress = address != "unknown"
         let scheme = peer.isSecure ? "https" : "http"
         let node = address.contains(":") ? "\"[\(address)]\"" : address
         self.address = ByteBuffer(string: address)
@@ -91,6 +93,10 @@ public struct ForwardedOrigin: Sendable {
                 buffer.writeImmutableBuffer(prefix)
             }
         }
+        if let visitor = realAddress(in: fields) {
+            buffer.writeStaticString("\r\nX-Real-IP: ")
+            buffer.writeBytes(visitor)
+        }
         buffer.writeStaticString("\r\nForwarded: ")
         if isTrusted { writeValues(of: .forwarded, in: fields, into: &buffer) }
         buffer.writeImmutableBuffer(element)
@@ -103,6 +109,23 @@ public struct ForwardedOrigin: Sendable {
         }
         buffer.writeStaticString("\r\n")
         buffer.writeImmutableBuffer(via)
+    }
+
+    /// The visitor's address where it is known: what a trusted proxy says it is, in `X-Real-IP` or as the last in `X-Forwarded-For`, else who
+    /// the connection is from.
+    private func realAddress(in fields: HeaderBlock) -> ByteBufferView? {
+        if isTrusted {
+            if let said = fields.first(.xRealIP), !said.isEmpty { return said }
+            if fields.has(.xForwardedFor) {
+                var last: ByteBufferView?
+                for position in 0..<fields.count where fields.field(at: position) == .xForwardedFor {
+                    var rest = fields.value(at: position)
+                    while let member = rest.nextListMember() { if !member.isEmpty { last = member } }
+                }
+                if let last { return last }
+            }
+        }
+        return hasAddress ? address.readableBytesView : nil
     }
 
     /// All values of a field, each followed by a comma.

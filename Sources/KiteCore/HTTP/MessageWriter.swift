@@ -18,7 +18,7 @@ public enum MessageWriter {
     }
 
     /// Writes the head of a received request for the next hop (RFC 9110 section 7.6): without hop-by-hop fields, with the
-    /// framing said anew, with `Via` and the fields that tell the upstream who asked.
+    /// framing said anew, with `Max-Forwards` counted down, with `Via` and the fields that tell the upstream who asked.
     /// - Parameters:
     ///   - rewrite: what changes in target and Host.
     ///   - origin: who asked, prepared once per connection.
@@ -31,8 +31,15 @@ public enum MessageWriter {
         writeField("Host: ", (rewrite.host ?? head.authority).readableBytesView, into: &buffer)
         var dropped = hopByHop.union([.host, .contentLength, .expect])
         dropped.formUnion(ForwardedOrigin.fields)
+        let maxForwards = MaxForwards(head)
+        if case .remaining = maxForwards { dropped.insert(.maxForwards) }
         writeFields(head.fields, dropping: dropped, alsoNamedInConnection: true, into: &buffer)
         origin.write(for: head, droppedPathBytes: rewrite.droppedPathBytes, into: &buffer)
+        if case .remaining(let number) = maxForwards {
+            buffer.writeStaticString("Max-Forwards: ")
+            writeDecimal(UInt64(number - 1), into: &buffer)
+            buffer.writeStaticString("\r\n")
+        }
         writeFraming(of: head, into: &buffer)
         if isUpgrade, head.wantsUpgrade, let upgrade = head.fields.first(.upgrade) {
             buffer.writeStaticString("Connection: Upgrade\r\n")
@@ -166,7 +173,7 @@ public enum MessageWriter {
     /// before it relies on.
     private static let protected: FieldSet = [
         .host, .contentLength, .authorization, .cookie, .setCookie, .forwarded, .xForwardedFor, .xForwardedHost,
-        .xForwardedProto, .xForwardedPrefix, .xRealIP, .via, .origin, .date, .cacheControl, .contentType,
+        .xForwardedProto, .xForwardedPrefix, .xRealIP, .via, .maxForwards, .origin, .date, .cacheControl, .contentType,
         .contentEncoding,
     ]
 

@@ -40,7 +40,7 @@ struct MessageWriterTests {
     }
 
     private let provenance = [
-        "X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: http", "X-Forwarded-Host: a.test",
+        "X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: http", "X-Forwarded-Host: a.test", "X-Real-IP: 192.0.2.7",
         "Forwarded: for=192.0.2.7;proto=http;host=\"a.test\"", "Via: 1.1 gw-1",
     ]
 
@@ -84,9 +84,45 @@ struct MessageWriterTests {
         #expect(
             try forward(wire, origin: origin(trusted: true)) == [
                 "GET / HTTP/1.1", "Host: a.test", "Via: 1.0 other", "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 192.0.2.7",
-                "X-Forwarded-Proto: https", "X-Forwarded-Host: b.test",
+                "X-Forwarded-Proto: https", "X-Forwarded-Host: b.test", "X-Real-IP: 1.1.1.1",
                 "Forwarded: for=1.1.1.1, for=192.0.2.7;proto=http;host=\"a.test\"", "Via: 1.1 gw-1",
             ])
+    }
+
+    @Test("X-Real-IP names the visitor where he is known")
+    func realAddress() throws {
+        let wire = "GET / HTTP/1.1\nHost: a.test\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\nX-Forwarded-For: 3.3.3.3 , \n\n"
+        #expect(try forward(wire).contains("X-Real-IP: 192.0.2.7"))
+        #expect(try forward(wire, origin: origin(trusted: true)).contains("X-Real-IP: 3.3.3.3"))
+        let plain = "GET / HTTP/1.1\nHost: a.test\n\n"
+        #expect(try forward(plain, origin: origin(trusted: true)).contains("X-Real-IP: 192.0.2.7"))
+        let local = ForwardedOrigin(peer: ExchangePeer(), gateway: "gw-1")
+        #expect(try !forward(plain, origin: local).contains { $0.hasPrefix("X-Real-IP") })
+    }
+
+    @Test(
+        "Max-Forwards is counted down for the methods that have it",
+        arguments: [
+            ("OPTIONS", "5", .remaining(5), "4"), ("TRACE", "1", .remaining(1), "0"),
+            ("OPTIONS", "007", .remaining(7), "6"), ("OPTIONS", "0", .exhausted, nil),
+            ("TRACE", "000", .exhausted, nil),
+            ("OPTIONS", "99999999999999999999", .remaining(.max), "4294967294"),
+            ("OPTIONS", "4294967295", .remaining(.max), "4294967294"), ("TRACE", "-1", .malformed, nil),
+            ("TRACE", "1, 2", .malformed, nil), ("TRACE", "", .malformed, nil), ("TRACE", "x", .malformed, nil),
+            ("GET", "5", .unlimited, "5"), ("GET", "0", .unlimited, "0"),
+        ] as [(String, String, MaxForwards, String?)])
+    func maxForwards(method: String, value: String, expected: MaxForwards, written: String?) throws {
+        let wire = "\(method) / HTTP/1.1\nHost: a.test\nMax-Forwards: \(value)\nConnection: Max-Forwards\n\n"
+        #expect(try MaxForwards(request(wire)) == expected)
+        guard let written else { return }
+        #expect(try forward(wire).filter { $0.hasPrefix("Max-Forwards") } == ["Max-Forwards: \(written)"])
+    }
+
+    @Test("Max-Forwards said twice is malformed, and not said is no limit")
+    func repeatedMaxForwards() throws {
+        let twice = "OPTIONS / HTTP/1.1\nHost: a\nMax-Forwards: 1\nMax-Forwards: 1\n\n"
+        #expect(try MaxForwards(request(twice)) == .malformed)
+        #expect(try MaxForwards(request("OPTIONS / HTTP/1.1\nHost: a\n\n")) == .unlimited)
     }
 
     @Test("IPv6 addresses are quoted in Forwarded")
