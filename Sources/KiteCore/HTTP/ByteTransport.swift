@@ -21,6 +21,11 @@ public protocol ByteTransport: AnyObject {
     /// The address of the other end, where there is one to speak of.
     var remoteAddress: SocketAddress? { get }
 
+    /// Whether the input ended without the peer having said so: a TLS connection that was closed underneath without a farewell
+    /// (RFC 8446 section 6.1). Of account once ``ByteTransportDelegate/transportInputClosed()`` was called, for messages whose end is
+    /// marked by nothing else (RFC 9112 section 9.8). By default false.
+    var isInputTruncated: Bool { get }
+
     /// Queues bytes; they leave together at the end of this turn of the event loop. After ``closeOutput()`` or
     /// after the transport has closed the bytes are dropped.
     func write(_ bytes: ByteBuffer)
@@ -39,6 +44,10 @@ public protocol ByteTransport: AnyObject {
     func setReading(_ wanted: Bool)
 }
 
+extension ByteTransport {
+    public var isInputTruncated: Bool { false }
+}
+
 /// Consumes what a ``ByteTransport`` brings. Called on the transport's event loop, never re-entrantly from
 /// within `write`.
 public protocol ByteTransportDelegate: AnyObject {
@@ -46,7 +55,8 @@ public protocol ByteTransportDelegate: AnyObject {
     func transportReceived(_ bytes: ByteBuffer)
     /// The peer will send no more; what we write still reaches it.
     func transportInputClosed()
-    /// The last call: both directions are over. `error` is nil after an orderly close.
+    /// The last call: both directions are over. `error` is nil after an orderly close. What had arrived before a break was delivered,
+    /// also to a delegate that did not want to read.
     func transportClosed(_ error: TransportError?)
     /// ``ByteTransport/isWritable`` changed.
     func transportWritabilityChanged(_ isWritable: Bool)

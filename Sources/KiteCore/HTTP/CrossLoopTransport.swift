@@ -11,12 +11,17 @@ public final class CrossLoopTransport: ByteTransport {
     private let far: NIOLoopBound<FarEnd>
     /// Written here and not yet taken there.
     private var outstanding = 0
+    /// The high-water mark was reached and not half of it has been taken since.
+    private var isFull = false
     private var toldWritable = true
     private var isReading = true
     private var held: [ByteBuffer] = []
     private var inputClosed = false
     private var ended: TransportError??
     private var isDelivering = false
+    /// The consumer is done with the input.
+    private var isDiscarding = false
+    public private(set) var isInputTruncated = false
 
     public var delegate: (any ByteTransportDelegate)? {
         didSet { if delegate != nil { eventLoop.assumeIsolated().execute { self.deliver() } } }
@@ -48,20 +53,42 @@ public final class CrossLoopTransport: ByteTransport {
         }
     }
 
-    public var isWritable: Bool { outstanding < Self.highWater && ended == nil }
+    public var isWritable: Bool { !isFull && ended == nil }
 
     public func write(_ bytes: ByteBuffer) {
         guard bytes.readableBytes > 0, ended == nil else { return }
         outstanding += bytes.readableBytes
-        if !isWritable { toldWritable = false }
+        if outstanding >= Self.highWater, !isFull {
+            isFull = true
+            eventLoop.assumeIsolated().execute { self.tellFull() }
+        }
         onFarLoop {
             $0.base.write(bytes); $0.wrote(bytes.readableBytes)
         }
     }
 
+    private func tellFull() {
+        guard isFull, toldWritable, ended == nil else { return }
+        toldWritable = false
+        delegate?.transportWritabilityChanged(false)
+    }
+
     public func closeOutput() { onFarLoop { $0.base.closeOutput() } }
-    public func close() { onFarLoop { $0.base.close() } }
-    public func abort(_ reason: TransportError) { onFarLoop { $0.base.abort(reason) } }
+
+    public func close() {
+        discard()
+        onFarLoop { $0.base.close() }
+    }
+
+    public func abort(_ reason: TransportError) {
+        discard()
+        onFarLoop { $0.base.abort(reason) }
+    }
+
+    private func discard() {
+        isDiscarding = true
+        held = []
+    }
 
     public func setReading(_ wanted: Bool) {
         guard wanted != isReading else { return }
@@ -78,24 +105,27 @@ public final class CrossLoopTransport: ByteTransport {
 
     fileprivate func taken(_ count: Int) {
         outstanding -= count
-        if !toldWritable, outstanding <= Self.highWater / 2, ended == nil {
+        if isFull, outstanding <= Self.highWater / 2, ended == nil {
+            // Also to one who was not told yet: it may have looked meanwhile, and waits.
+            isFull = false
             toldWritable = true
             delegate?.transportWritabilityChanged(true)
         }
     }
 
     fileprivate func arrived(_ bytes: ByteBuffer) {
+        guard !isDiscarding else { return }
         held.append(bytes)
         deliver()
     }
 
-    fileprivate func inputEnded() {
+    fileprivate func inputEnded(isTruncated: Bool) {
         inputClosed = true
+        isInputTruncated = isTruncated
         deliver()
     }
 
     fileprivate func closed(_ error: TransportError?) {
-        if error != nil { held = [] }
         ended = .some(error)
         deliver()
     }
@@ -104,7 +134,9 @@ public final class CrossLoopTransport: ByteTransport {
         guard !isDelivering else { return }
         isDelivering = true
         defer { isDelivering = false }
-        while isReading, !held.isEmpty, let consumer = delegate {
+        // As with any transport, a break is told at once, after what came before it.
+        let isBroken = if case .some(.some) = ended { true } else { false }
+        while isReading || isBroken, !held.isEmpty, let consumer = delegate {
             let bytes = held.removeFirst()
             let count = bytes.readableBytes
             consumer.transportReceived(bytes)
@@ -167,7 +199,16 @@ private final class FarEnd: ByteTransportDelegate {
         onNearLoop { $0.arrived(bytes) }
     }
 
-    func transportInputClosed() { onNearLoop { $0.inputEnded() } }
-    func transportClosed(_ error: TransportError?) { onNearLoop { $0.closed(error) } }
+    func transportInputClosed() {
+        let isTruncated = base.isInputTruncated
+        onNearLoop { $0.inputEnded(isTruncated: isTruncated) }
+    }
+
+    func transportClosed(_ error: TransportError?) {
+        onNearLoop { $0.closed(error) }
+        // Nothing else comes, and the ends hold each other.
+        near = nil
+    }
+
     func transportWritabilityChanged(_ isWritable: Bool) { if isWritable { acknowledge() } }
 }

@@ -27,13 +27,14 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     /// How long a closed socket goes on discarding input, so that the peer can read the last bytes we sent: a socket that is closed
     /// with unread input sends a reset, which destroys them (RFC 9112 section 9.6).
     static let lingerTime: TimeAmount = .seconds(2)
-    /// How long a peer may take to accept what was queued when ``close()`` was called.
-    static let closeTime: TimeAmount = .seconds(30)
+    /// How long a peer may take nothing of what was queued when ``close()`` was called. Looked at once in this time, so that a peer that
+    /// stops is cut off after at most twice as long.
+    var closeTime: TimeAmount = .seconds(30)
     /// Up to how many bytes pieces are put together; copying more costs more than it saves.
     private static let gatheredBytes = 4 * 1024
 
     private struct Flags: OptionSet {
-        let rawValue: UInt16
+        let rawValue: UInt32
         /// The consumer wants input.
         static let reading = Flags(rawValue: 1 << 0)
         /// The channel has been told to stop reading.
@@ -58,6 +59,10 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         static let ended = Flags(rawValue: 1 << 12)
         static let toldClosed = Flags(rawValue: 1 << 13)
         static let secure = Flags(rawValue: 1 << 14)
+        /// The connection under TLS is reporting its end of stream.
+        static let bottomEnding = Flags(rawValue: 1 << 15)
+        /// The input ended without the farewell of TLS.
+        static let truncated = Flags(rawValue: 1 << 16)
     }
 
     /// The channel underneath.
@@ -70,11 +75,14 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     /// Small pieces written during this turn, put together: the head of a response and its short body leave as one buffer, in one
     /// TLS record and without a gathering write.
     private var gathered = ByteBuffer()
-    /// What arrived while nobody wanted it; at most one read of the socket.
+    /// What arrived while nobody wanted it: one read of the socket, and when the peer ends its output all that was under way, at most
+    /// what the system's receive buffer holds.
     private var held: [ByteBuffer] = []
     private var failure: TransportError?
     /// Armed only between ``close()`` and the end.
     private var deadline: WheelTimer?
+    /// What the channel had queued when the deadline was armed.
+    private var queuedAtDeadline = 0
     /// Where the bottom of a TLS connection's pipeline is found.
     private static let bottom = "kite.bottom"
 
@@ -90,6 +98,8 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     public var remoteAddress: SocketAddress? { channel.remoteAddress }
     /// The address of this side.
     public var localAddress: SocketAddress? { channel.localAddress }
+
+    public var isInputTruncated: Bool { flags.contains(.truncated) }
 
     public var isWritable: Bool {
         unflushedBytes <= highWater && channel.isWritable && flags.isDisjoint(with: [.outputEnding, .ended])
@@ -116,7 +126,7 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
             if !isSecure { try options.setOption(.recvAllocator, value: ReceiveAllocator()) }
         }
         if isSecure {
-            try channel.pipeline.syncOperations.addHandler(BottomHandler(), name: bottom, position: .first)
+            try channel.pipeline.syncOperations.addHandler(BottomHandler(transport), name: bottom, position: .first)
         }
         try channel.pipeline.syncOperations.addHandler(SocketTransportHandler(transport))
         return transport
@@ -215,13 +225,23 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         }
         if flags.contains(.outputEnding) && flags.isDisjoint(with: [.outputEndSent, .ended]) { sendEndOfOutput() }
         if flags.contains(.closing) && flags.isDisjoint(with: [.outputClosed, .ended]) && deadline == nil {
-            arm(Self.closeTime) {
-                $0.abort(TransportError(.idleTimeout, "The peer did not take the rest of the output"))
-            }
+            awaitProgress()
         }
         tellWritability()
         deliver()
     }
+
+    /// Breaks off when the peer takes nothing for a while; how long it takes for all is its business.
+    private func awaitProgress() {
+        queuedAtDeadline = queuedBytes
+        arm(closeTime) { transport in
+            if transport.queuedBytes < transport.queuedAtDeadline { return transport.awaitProgress() }
+            transport.abort(TransportError(.idleTimeout, "The peer did not take the rest of the output"))
+        }
+    }
+
+    /// What has left for the channel and not for the peer.
+    private var queuedBytes: Int { (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
 
     private func sendEndOfOutput() {
         flags.insert(.outputEndSent)
@@ -229,15 +249,21 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         promise.futureResult.assumeIsolated().whenComplete { result in
             switch result {
             case .success: self.outputWasClosed()
-            case .failure: self.failed(TransportError(.reset, "The connection broke before all output had been sent"))
+            case .failure: self.broke(TransportError(.reset, "The connection broke before all output had been sent"))
             }
         }
-        if flags.contains(.inputClosed) && !flags.contains(.secure) {
-            // Closing the second direction of a channel drops what it has queued, so wait until that has left.
-            channel.pipeline.syncOperations.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
-        } else {
-            channel.pipeline.syncOperations.close(mode: .output, promise: promise)
+        guard flags.contains(.inputClosed) else {
+            return channel.pipeline.syncOperations.close(mode: .output, promise: promise)
         }
+        // Closing the second direction of a channel drops what it has queued, so wait until that has left.
+        guard let context = try? channel.pipeline.syncOperations.context(name: Self.bottom) else {
+            return channel.pipeline.syncOperations.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
+        }
+        let drained = eventLoop.makePromise(of: Void.self)
+        drained.futureResult.assumeIsolated().whenComplete { _ in
+            self.channel.pipeline.syncOperations.close(mode: .output, promise: promise)
+        }
+        context.writeAndFlush(NIOAny(ByteBuffer()), promise: drained)
     }
 
     private func outputWasClosed() {
@@ -286,18 +312,17 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         }
     }
 
-    /// Hands over what was held back, then what happened after it.
+    /// Hands over what was held back, then what happened after it. Once the connection broke nobody is slowed down any more by
+    /// holding back what had arrived before, so it is delivered even to a consumer that paused: it must hear of the end.
     private func deliver() {
-        while isDeliverable, !held.isEmpty, !flags.contains(.ended) || failure == nil {
-            let bytes = held.removeFirst()
-            delegate?.transportReceived(bytes)
+        while let delegate, !held.isEmpty, flags.contains(.reading) || failure != nil {
+            delegate.transportReceived(held.removeFirst())
         }
         if held.isEmpty && isDeliverable && flags.contains(.paused) { setPaused(false) }
         tellEnd()
     }
 
     private func tellEnd() {
-        if flags.contains(.ended) && failure != nil { held = [] }
         guard held.isEmpty, !flags.contains(.toldClosed), delegate != nil else { return }
         if flags.contains(.inputClosed) && !flags.contains(.toldInputClosed) && !flags.contains(.closing)
             && failure == nil
@@ -363,24 +388,60 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         enlist()
     }
 
+    /// The connection under TLS ends in an orderly way while `report` runs, so what TLS complains of then is a farewell that it missed
+    /// (RFC 8446 section 6.1). What came before is genuine, and whether it is complete is decided by those who know where it should end
+    /// (RFC 9112 section 9.8).
+    fileprivate func bottomEnded(_ report: () -> Void) {
+        flags.insert(.bottomEnding)
+        report()
+        flags.remove(.bottomEnding)
+    }
+
+    fileprivate func bottomBecameInactive(_ report: () -> Void) {
+        // The channel closes without reporting the peer's end of stream once ours has been sent.
+        if flags.contains(.outputClosed) { bottomEnded(report) } else { report() }
+    }
+
     fileprivate func failed(_ error: any Error) {
-        end(error as? TransportError ?? TransportError(.reset, "The connection broke: \(error)"))
+        if flags.contains(.bottomEnding) { return _ = flags.insert(.truncated) }
+        broke(error)
+    }
+
+    private func broke(_ error: any Error) {
+        let isOver = flags.isSuperset(of: [.inputClosed, .outputClosed])
+        end(isOver ? nil : error as? TransportError ?? TransportError(.reset, "The connection broke: \(error)"))
         channel.close(promise: nil)
     }
 
     fileprivate func becameInactive() {
         deadline?.cancel()
         deadline = nil
-        // Once our side has been closed, the channel closes for good at the peer's end of stream without reporting that.
-        let isOrderly = flags.contains(.inputClosed) || flags.contains(.outputEndSent)
+        // Once our side has been closed, the channel closes for good at the peer's end of stream without reporting that. Without our end
+        // having been sent the channel closed because it broke, whatever the peer had ended before.
+        let isOrderly = flags.contains(.outputEndSent)
         if isOrderly { flags.insert(.inputClosed) }
         end(isOrderly ? nil : TransportError(.reset, "The connection was closed by the peer"))
     }
 }
 
-/// Marks the place below TLS.
+/// The place below TLS.
 private final class BottomHandler: ChannelInboundHandler {
     typealias InboundIn = NIOAny
+
+    private let transport: SocketTransport
+
+    init(_ transport: SocketTransport) { self.transport = transport }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard let end = event as? ChannelEvent, end == .inputClosed else {
+            return context.fireUserInboundEventTriggered(event)
+        }
+        transport.bottomEnded { context.fireUserInboundEventTriggered(event) }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        transport.bottomBecameInactive { context.fireChannelInactive() }
+    }
 }
 
 /// The transport's place in the channel's pipeline.

@@ -69,7 +69,8 @@ public final class TransportRelay {
         openSides -= 1
         if error == nil { error = reason }
         if openSides > 0 {
-            if let reason { side.peer.abort(reason) } else { side.peer.close() }
+            // What a side brought before its end of stream is complete and goes on to the other, whatever becomes of that side then.
+            if let reason, !side.hasEnded { side.peer.abort(reason) } else { side.peer.close() }
             return
         }
         idleTimer?.cancel()
@@ -84,6 +85,8 @@ public final class TransportRelay {
         let peer: any ByteTransport
         var relay: TransportRelay?
         var count = 0
+        /// The end of its input has been passed on.
+        var hasEnded = false
 
         init(_ transport: any ByteTransport, towards peer: any ByteTransport) {
             self.transport = transport
@@ -97,7 +100,11 @@ public final class TransportRelay {
             relay?.moved()
         }
 
-        func transportInputClosed() { peer.closeOutput() }
+        func transportInputClosed() {
+            hasEnded = true
+            peer.closeOutput()
+        }
+
         func transportClosed(_ error: TransportError?) { relay?.closed(self, error) }
         func transportWritabilityChanged(_ isWritable: Bool) { peer.setReading(isWritable) }
     }

@@ -10,6 +10,9 @@ final class ScriptedTransport: ByteTransport {
     var isWritable = true
     var remoteAddress: SocketAddress? { nil }
 
+    /// What ``ByteTransport/isInputTruncated`` says.
+    var isInputTruncated = false
+
     private(set) var written = ByteBuffer()
     private(set) var outputClosed = false
     private(set) var isClosed = false
@@ -32,5 +35,13 @@ final class ScriptedTransport: ByteTransport {
 
     func deliver(_ text: String) { delegate?.transportReceived(ByteBuffer(string: text)) }
     func endInput() { delegate?.transportInputClosed() }
-    func end(_ error: TransportError? = nil) { delegate?.transportClosed(error) }
+    func setWritable(_ value: Bool) {
+        isWritable = value
+        delegate?.transportWritabilityChanged(value)
+    }
+    func end(_ error: TransportError? = nil) {
+        let last = delegate
+        delegate = nil
+        last?.transportClosed(error)
+    }
 }
