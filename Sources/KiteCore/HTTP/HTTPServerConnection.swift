@@ -303,6 +303,7 @@ public final class HTTPServerConnection: ByteTransportDelegate {
             let connection: MessageWriter.ConnectionOption =
                 isKeepAlive ? (request.minorVersion > 0 ? .persist : .keepAlive) : .close
             write(head, method: request.method, isChunked: framing == .chunked, connection: connection)
+            wroteToHalfClosed()
         case .ignore: break
         case .abort(let reason): abort(reason)
         }
@@ -313,9 +314,17 @@ public final class HTTPServerConnection: ByteTransportDelegate {
         switch machine.write(bytes.readableBytes) {
         case .plain: transport.write(bytes)
         case .chunked: BodyEncoder.writeChunk(bytes, to: transport)
-        case .ignore: break
-        case .abort(let reason): abort(reason)
+        case .ignore: return
+        case .abort(let reason): return abort(reason)
         }
+        wroteToHalfClosed()
+    }
+
+    /// A visitor that closed its sending side is believed to be there for as long as its response flows and it takes that.
+    private func wroteToHalfClosed() {
+        guard machine.isInputClosed else { return }
+        hasProgress = transport.isWritable
+        updateDeadline()
     }
 
     func finish(trailers: HeaderBlock?) {

@@ -373,9 +373,8 @@ struct HTTPServerConnectionStateMachine {
         case .head: return inbound.readableBytes == 0 ? .keepAlive : .head
         case .body where isBodyWanted: return .body
         case .body, .ended:
-            if isInputClosed { return .halfClosed }
-            if case .started = response, !isWritable { return .stalledWrite }
-            return .none
+            guard case .started = response else { return isInputClosed ? .halfClosed : .none }
+            return isInputClosed || !isWritable ? .stalledWrite : .none
         case .discarded, .lingering: return .linger
         case .over: return .closing
         }

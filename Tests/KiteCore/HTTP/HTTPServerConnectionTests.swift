@@ -320,6 +320,24 @@ import Testing
         gone.pass(.seconds(11))
         #expect(try gone.handler().error?.code == .cancelled)
 
+        let flowing = Fixture()
+        flowing.transport.receive(Self.get)
+        flowing.connection.transportInputClosed()
+        var head = ResponseHead(status: 200)
+        head.bodyLength = .unknown
+        try flowing.exchange().respond(head)
+        for _ in 0..<20 {
+            flowing.pass(.minutes(4))
+            try flowing.exchange().write(ByteBuffer(string: "x"))
+        }
+        #expect(try !flowing.handler().isOver)
+        // Written without room, it shows nothing of the visitor.
+        flowing.transport.setWritable(false)
+        flowing.pass(.minutes(4))
+        try flowing.exchange().write(ByteBuffer(string: "x"))
+        flowing.pass(.minutes(2))
+        #expect(try flowing.handler().isOver)
+        #expect(flowing.transport.aborted != nil)
         let halfway = Fixture()
         halfway.transport.receive("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na")
         halfway.connection.transportInputClosed()
