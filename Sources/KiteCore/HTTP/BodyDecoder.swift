@@ -41,6 +41,9 @@ public struct BodyDecoder {
     /// Whether ``BodyPart/end(trailers:)`` has been returned.
     public var isComplete: Bool { if case .done = framing { true } else { false } }
 
+    /// Whether nothing but the end of the connection marks the body's end.
+    var lastsUntilClose: Bool { if case .untilClose = framing { true } else { false } }
+
     /// How many bytes are still to come, where that is known.
     public var remaining: Int64? {
         switch framing {

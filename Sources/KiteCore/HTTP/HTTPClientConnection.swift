@@ -64,8 +64,12 @@ public protocol HTTPClientConnectionOwner: AnyObject {
 public final class HTTPClientConnection: ByteTransportDelegate {
     /// The loop on which everything happens.
     public var eventLoop: any EventLoop { transport.eventLoop }
-    /// Who keeps the connection while it is idle.
-    public weak var owner: (any HTTPClientConnectionOwner)?
+    /// Who keeps the connection while it is idle. Once it had an owner and that is gone, the connection closes when it becomes idle;
+    /// without ever having had one it is its handler's.
+    public weak var owner: (any HTTPClientConnectionOwner)? {
+        didSet { wasOwned = wasOwned || owner != nil }
+    }
+    private var wasOwned = false
     /// False while more of the request waits than the transport wants to hold.
     public var isWritable: Bool { transport.isWritable }
     /// Whether a request can be sent.
@@ -77,17 +81,27 @@ public final class HTTPClientConnection: ByteTransportDelegate {
     private var machine: HTTPClientConnectionStateMachine
     private var handler: (any HTTPClientHandler)?
     private let wheel: TimerWheel
-    private var responseTimer: WheelTimer?
+    private var timer: WheelTimer?
+    private var wait = Wait.none
     private var responseTimeout: TimeAmount?
+    private let uploadTimeout: TimeAmount
+    private let bodyTimeout: TimeAmount?
+    /// The response is one that may be silent for as long as it likes.
+    private var isEventStream = false
+    private var isReading = true
     private var isChunked = false
     private var exchangeCount = 0
     private var isDispatching = false
+    /// An informational response was dispatched.
+    private var isInformed = false
     private var hasEnded = false
 
     /// Takes over a transport that has just connected.
     public init(transport: any ByteTransport, wheel: TimerWheel, limits: HTTPLimits = HTTPLimits()) {
         self.transport = transport
         self.wheel = wheel
+        uploadTimeout = limits.bodyIdleTimeout
+        bodyTimeout = limits.responseIdleTimeout
         machine = HTTPClientConnectionStateMachine(limits: limits)
         transport.delegate = self
     }
@@ -111,14 +125,14 @@ public final class HTTPClientConnection: ByteTransportDelegate {
                     responseStarted: false,
                     bytesReceived: false, wasReused: exchangeCount > 0))
         }
-        let isComplete = bodyLength == .none
         self.handler = handler
         isChunked = bodyLength == .unknown
         responseTimeout = timeout
+        isEventStream = false
         exchangeCount += 1
-        machine.requestBegan(method: method, wantsUpgrade: wantsUpgrade, isComplete: isComplete)
+        machine.requestBegan(method: method, wantsUpgrade: wantsUpgrade, isComplete: bodyLength == .none)
         transport.write(head)
-        if isComplete { startTimer() }
+        updateWait()
     }
 
     /// Sends a part of the request's body, in the framing the head announced.
@@ -129,6 +143,8 @@ public final class HTTPClientConnection: ByteTransportDelegate {
         } else {
             transport.write(bytes)
         }
+        // What is written while there is no room is no progress of the upstream's.
+        updateWait(progress: transport.isWritable)
     }
 
     /// The request is complete.
@@ -136,11 +152,15 @@ public final class HTTPClientConnection: ByteTransportDelegate {
         guard machine.isActive else { return }
         if isChunked { BodyEncoder.writeLastChunk(trailers: trailers, to: transport) }
         machine.requestEnded()
-        startTimer()
+        updateWait()
     }
 
     /// Back pressure on the response; initially `true` for each exchange.
-    public func setReading(_ wanted: Bool) { transport.setReading(wanted) }
+    public func setReading(_ wanted: Bool) {
+        isReading = wanted
+        transport.setReading(wanted)
+        updateWait()
+    }
 
     /// Gives up the exchange and the connection with it; the handler hears no more.
     public func abort(_ reason: TransportError) {
@@ -159,44 +179,50 @@ public final class HTTPClientConnection: ByteTransportDelegate {
     }
 
     public func transportInputClosed() {
-        machine.inputEnded()
+        machine.inputEnded(isTruncated: transport.isInputTruncated)
         dispatch()
     }
 
     public func transportClosed(_ error: TransportError?) {
-        machine.inputEnded()
+        machine.inputEnded(isTruncated: transport.isInputTruncated)
         if error == nil { dispatch() }
         guard !hasEnded else { return }
         fail(error ?? TransportError(.reset, "The upstream closed the connection"))
     }
 
     public func transportWritabilityChanged(_ isWritable: Bool) {
-        if machine.isActive { handler?.clientWritabilityChanged(isWritable) }
+        guard machine.isActive else { return }
+        updateWait(progress: isWritable)
+        handler?.clientWritabilityChanged(isWritable)
     }
 
     private func dispatch() {
         // A handler that sends the next request from within a call must not have its answer handled further up the stack.
         guard !isDispatching else { return }
         isDispatching = true
-        defer { isDispatching = false }
         while !hasEnded, let event = machine.next() { handle(event) }
+        isDispatching = false
+        updateWait(progress: wait == .body || isInformed)
+        isInformed = false
     }
 
     private func handle(_ event: HTTPClientConnectionStateMachine.Event) {
         switch event {
         case .informational(let head):
-            startTimer()
+            isInformed = true
             handler?.clientInformational(head)
         case .head(let head):
-            responseTimer?.cancel()
+            isEventStream = head.fields.first(.contentType)?.isEventStream ?? false
             handler?.clientResponded(head)
         case .body(let bytes):
             handler?.clientReceived(bytes)
         case .end(let trailers, let reusable):
             let handler = self.handler
             self.handler = nil
+            isReading = true
             transport.setReading(true)
-            if reusable {
+            stopWaiting()
+            if reusable, owner != nil || !wasOwned {
                 owner?.connectionBecameIdle(self)
             } else {
                 close()
@@ -206,7 +232,7 @@ public final class HTTPClientConnection: ByteTransportDelegate {
             let handler = self.handler
             self.handler = nil
             hasEnded = true
-            responseTimer?.cancel()
+            stopWaiting()
             transport.delegate = nil
             owner?.connectionEnded(self)
             let upgraded = surplus.readableBytes == 0 ? transport : PrefixedTransport(transport, prefix: surplus)
@@ -232,21 +258,67 @@ public final class HTTPClientConnection: ByteTransportDelegate {
         guard !hasEnded else { return }
         hasEnded = true
         machine.closed()
-        responseTimer?.cancel()
+        stopWaiting()
         closing(transport)
         owner?.connectionEnded(self)
     }
 
-    // MARK: Waiting for the answer
+    // MARK: Waiting
 
-    private func startTimer() {
-        guard let responseTimeout, machine.isActive, !machine.hasResponded else { return }
-        let timer =
-            responseTimer
-            ?? WheelTimer(wheel: wheel) { [weak self] in
-                self?.fail(TransportError(.idleTimeout, "The upstream did not answer in time"))
-            }
-        responseTimer = timer
-        timer.start(after: responseTimeout)
+    /// What the upstream is being waited for.
+    private enum Wait {
+        case none
+        /// To answer a complete request.
+        case response
+        /// To take more of the request.
+        case upload
+        /// To send more of the response; what it takes of the request counts as well.
+        case body
+    }
+
+    private var wanted: (wait: Wait, time: TimeAmount) {
+        guard machine.isActive else { return (.none, .zero) }
+        if machine.hasResponded, isReading, !isEventStream, let bodyTimeout { return (.body, bodyTimeout) }
+        if !machine.isRequestComplete { return transport.isWritable ? (.none, .zero) : (.upload, uploadTimeout) }
+        if !machine.hasResponded, let responseTimeout { return (.response, responseTimeout) }
+        return (.none, .zero)
+    }
+
+    /// - Parameter progress: whether the wait that goes on begins anew.
+    private func updateWait(progress: Bool = false) {
+        // Many events of one read are one piece of progress.
+        guard !hasEnded, !isDispatching else { return }
+        let (next, time) = wanted
+        guard next != wait || (progress && next != .none) else { return }
+        guard next != .none else { return stopWaiting() }
+        wait = next
+        let timer = timer ?? WheelTimer(wheel: wheel) { [weak self] in self?.waitedInVain() }
+        self.timer = timer
+        timer.start(after: time)
+    }
+
+    private func stopWaiting() {
+        guard wait != .none else { return }
+        wait = .none
+        timer?.cancel()
+    }
+
+    private func waitedInVain() {
+        let wait = wait
+        self.wait = .none
+        switch wait {
+        case .none: break
+        case .response: fail(TransportError(.idleTimeout, "The upstream did not answer in time"))
+        case .upload: fail(TransportError(.idleTimeout, "The upstream stopped taking the request"))
+        case .body: fail(TransportError(.idleTimeout, "The upstream stopped in the middle of its response"))
+        }
+    }
+}
+
+extension ByteBufferView {
+    /// `text/event-stream`, with or without parameters.
+    fileprivate var isEventStream: Bool {
+        let type = prefix { $0 != UInt8(ascii: ";") && $0 != 0x20 && $0 != 0x09 }
+        return type.equalsIgnoringCase("text/event-stream")
     }
 }

@@ -46,6 +46,7 @@ struct HTTPClientConnectionStateMachine {
     private var state = State.idle
     private var buffer = ByteBuffer()
     private var inputClosed = false
+    private var isInputTruncated = false
     private var scanner: ResponseScanner
     private let limits: HTTPLimits
     /// Any byte of an answer to the current request has arrived.
@@ -100,8 +101,20 @@ struct HTTPClientConnectionStateMachine {
         hasReceivedBytes = true
     }
 
+    /// Nothing of the current request is left to be handed to the transport.
+    var isRequestComplete: Bool {
+        switch state {
+        case .awaitingHead(let request), .receivingBody(let request, _, _): request.isComplete
+        case .idle, .upgraded, .closed: true
+        }
+    }
+
     /// The upstream will send no more.
-    mutating func inputEnded() { inputClosed = true }
+    /// - Parameter isTruncated: whether it did not say so itself (``ByteTransport/isInputTruncated``).
+    mutating func inputEnded(isTruncated: Bool = false) {
+        inputClosed = true
+        isInputTruncated = isTruncated
+    }
 
     /// The connection is over; nothing more is reported.
     mutating func closed() {
@@ -163,7 +176,12 @@ struct HTTPClientConnectionStateMachine {
         state = .closed
         do throws(HTTPError) {
             part = try decoder.next(from: &buffer)
-            if part == nil && inputClosed { part = try decoder.inputEnded() }
+            if part == nil && inputClosed {
+                if isInputTruncated, decoder.lastsUntilClose {
+                    return fail(.reset, "The upstream's TLS connection was cut, so its response may be incomplete")
+                }
+                part = try decoder.inputEnded()
+            }
         } catch {
             return fail(.protocolViolation, "The upstream's response body is broken: \(error.message)")
         }

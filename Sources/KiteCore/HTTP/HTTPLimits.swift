@@ -24,13 +24,18 @@ public struct HTTPLimits: Sendable, Hashable {
     /// From the first byte of a head to its last. Beyond: 408 and close.
     public var headTimeout = TimeAmount.seconds(10)
     /// Between two parts of a request's body, while the handler wants it. Beyond: 408, or the exchange breaks if its
-    /// response has begun; close.
+    /// response has begun; close. At the client's end: how long an upstream may take none of a request's body. Beyond: the
+    /// exchange fails.
     public var bodyIdleTimeout = TimeAmount.seconds(60)
+    /// At the client's end: without a byte of the body either way once the response has begun, while its receiver wants to read. Does not
+    /// apply to event streams, which are silent while nothing happens. Beyond: the exchange fails. Nil is no limit.
+    public var responseIdleTimeout: TimeAmount?
     /// Between two requests, and before the first. Beyond: close.
     public var keepAliveTimeout = TimeAmount.seconds(75)
-    /// How long a response may wait for a visitor that takes none of it. Beyond: the exchange breaks.
+    /// How long a response may wait for a visitor that takes none of it, and after the visitor closed its sending side also how long the
+    /// response may pause. Beyond: the exchange breaks.
     public var stalledWriteTimeout = TimeAmount.minutes(5)
-    /// How long a response may still take after the visitor closed its sending side; most visitors that do are gone.
+    /// How long a response may take to begin after the visitor closed its sending side; most visitors that do are gone.
     public var halfClosedTimeout = TimeAmount.seconds(10)
     /// How long a closing connection waits for the visitor to have read the last response.
     public var lingerTimeout = TimeAmount.seconds(2)

@@ -212,6 +212,156 @@ struct HTTPClientConnectionTests {
         #expect(seen.failure?.cause.code == .idleTimeout)
     }
 
+    @Test("A TLS connection cut without farewell ends only bodies that say where they end")
+    func truncatedByTLS() {
+        for (head, isComplete) in [
+            ("Content-Length: 5\r\n", true), ("Transfer-Encoding: chunked\r\n", true), ("X: y\r\n", false),
+        ] {
+            let transport = ScriptedTransport(loop: loop)
+            let seen = Recorder()
+            get(pool.adopt(transport), seen)
+            let body = head.hasPrefix("Transfer") ? "5\r\nhello\r\n0\r\n\r\n" : "hello"
+            transport.deliver("HTTP/1.1 200 OK\r\n\(head)\r\n\(body)")
+            transport.isInputTruncated = true
+            transport.endInput()
+            #expect(seen.body == "hello")
+            #expect(seen.ended == isComplete)
+            #expect((seen.failure?.cause.code == .reset) == !isComplete)
+        }
+    }
+
+    private func limited(_ change: (inout HTTPLimits) -> Void) -> HTTPClientConnection {
+        var limits = HTTPLimits()
+        change(&limits)
+        return HTTPClientConnection(transport: transport, wheel: TimerWheel(eventLoop: loop), limits: limits)
+    }
+
+    private func post(_ connection: HTTPClientConnection, _ handler: Recorder, timeout: TimeAmount? = nil) {
+        connection.send(
+            head: ByteBuffer(string: "POST / HTTP/1.1\r\n\r\n"), method: .post, bodyLength: .known(1_000_000),
+            timeout: timeout, handler: handler)
+        connection.write(ByteBuffer(repeating: 0x61, count: 1000))
+    }
+
+    @Test("An upload that the upstream does not take fails; one that it takes slowly does not")
+    func stalledUpload() {
+        let connection = limited { $0.bodyIdleTimeout = .seconds(20) }
+        let seen = Recorder()
+        post(connection, seen, timeout: .seconds(5))
+        loop.advanceTime(by: .minutes(10))
+        #expect(seen.failure == nil)
+        for _ in 0..<5 {
+            transport.setWritable(false)
+            loop.advanceTime(by: .seconds(19))
+            connection.write(ByteBuffer(repeating: 0x61, count: 1000))
+            transport.setWritable(true)
+            connection.write(ByteBuffer(repeating: 0x61, count: 1000))
+        }
+        #expect(seen.failure == nil)
+        transport.isWritable = false
+        connection.write(ByteBuffer(repeating: 0x61, count: 1000))
+        loop.advanceTime(by: .seconds(19))
+        connection.write(ByteBuffer(repeating: 0x61, count: 1000))
+        #expect(seen.failure == nil)
+        loop.advanceTime(by: .seconds(2))
+        #expect(seen.failure?.cause.code == .idleTimeout)
+        #expect(seen.failure?.responseStarted == false)
+        #expect(transport.aborted?.code == .idleTimeout)
+    }
+
+    @Test("A response that stops in its body is broken off, counting only the time in which it was wanted")
+    func stalledResponse() {
+        let connection = limited { $0.responseIdleTimeout = .seconds(20) }
+        let seen = Recorder()
+        get(connection, seen)
+        transport.deliver("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        for _ in 0..<5 {
+            loop.advanceTime(by: .seconds(19))
+            transport.deliver("x")
+        }
+        connection.setReading(false)
+        loop.advanceTime(by: .minutes(10))
+        #expect(seen.failure == nil)
+        connection.setReading(true)
+        loop.advanceTime(by: .seconds(19))
+        #expect(seen.failure == nil)
+        loop.advanceTime(by: .seconds(2))
+        #expect(seen.failure?.cause.code == .idleTimeout)
+        #expect(seen.failure?.responseStarted == true)
+    }
+
+    @Test("What an upstream takes of an upload counts for a response that waits for it")
+    func movingUpload() {
+        let connection = limited { $0.responseIdleTimeout = .seconds(20) }
+        let seen = Recorder()
+        post(connection, seen)
+        transport.deliver("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        for _ in 0..<5 {
+            loop.advanceTime(by: .seconds(19))
+            connection.write(ByteBuffer(repeating: 0x61, count: 1000))
+        }
+        #expect(seen.failure == nil)
+        loop.advanceTime(by: .seconds(21))
+        #expect(seen.failure?.cause.code == .idleTimeout)
+    }
+
+    @Test(
+        "Event streams may be silent, and after a response nothing is waited for",
+        arguments: ["text/event-stream", "Text/Event-Stream; charset=utf-8"])
+    func eventStream(type: String) {
+        let connection = limited { $0.responseIdleTimeout = .seconds(20) }
+        let seen = Recorder()
+        get(connection, seen)
+        transport.deliver("HTTP/1.1 200 OK\r\nContent-Type: \(type)\r\nTransfer-Encoding: chunked\r\n\r\n")
+        loop.advanceTime(by: .hours(1))
+        #expect(seen.failure == nil)
+        transport.deliver("0\r\n\r\n")
+        #expect(seen.ended)
+        loop.advanceTime(by: .hours(1))
+        #expect(connection.isIdle)
+        let next = Recorder()
+        get(connection, next)
+        transport.deliver("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+        loop.advanceTime(by: .seconds(21))
+        #expect(next.failure?.cause.code == .idleTimeout)
+    }
+
+    @Test("An informational response to an unfinished request starts no wait for the answer")
+    func informationalDuringUpload() {
+        let connection = pool.adopt(transport)
+        let seen = Recorder()
+        post(connection, seen, timeout: .seconds(10))
+        transport.deliver("HTTP/1.1 103 Early Hints\r\n\r\n")
+        loop.advanceTime(by: .seconds(60))
+        #expect(seen.failure == nil)
+        connection.finish(trailers: nil)
+        loop.advanceTime(by: .seconds(9))
+        transport.deliver("HTTP/1.1 102 Processing\r\n\r\n")
+        loop.advanceTime(by: .seconds(9))
+        #expect(seen.failure == nil)
+        loop.advanceTime(by: .seconds(2))
+        #expect(seen.failure?.cause.code == .idleTimeout)
+    }
+
+    @Test("A connection whose owner is gone closes when it becomes idle; one that never had an owner stays")
+    func ownerless() {
+        let own = ScriptedTransport(loop: loop)
+        var pool: ConnectionPool? = ConnectionPool(wheel: TimerWheel(eventLoop: loop))
+        let owned = pool?.adopt(own)
+        let first = Recorder()
+        if let owned { get(owned, first) }
+        pool = nil
+        own.deliver("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        #expect(first.ended)
+        #expect(own.isClosed)
+
+        let free = HTTPClientConnection(transport: transport, wheel: TimerWheel(eventLoop: loop))
+        get(free, Recorder())
+        transport.deliver("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        #expect(free.isIdle)
+        #expect(!transport.isClosed)
+    }
+
     @Test("A pooled connection that is closed or speaks unasked leaves the pool")
     func idleClosed() {
         let connection = pool.adopt(transport)
