@@ -81,8 +81,9 @@ public final class ConnectionLimiter: Sendable {
 
 extension ConnectionLimiter.Refusal: Error {}
 
-/// An IP address without its port; IPv6 by its /64.
-private struct AddressKey: Hashable, Sendable {
+/// An IP address without its port; IPv6 by its /64. An IPv4 address is the same however it is written: a listener for both families
+/// sees it mapped into IPv6 (RFC 4291 section 2.5.5.2).
+struct AddressKey: Hashable, Sendable {
     private let high: UInt64
     private let isIPv4: Bool
 
@@ -95,10 +96,16 @@ private struct AddressKey: Hashable, Sendable {
             }
             isIPv4 = true
         case .v6:
-            high = address.withSockAddr { pointer, _ in
-                UnsafeRawPointer(pointer).loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+            let (prefix, rest, last) = address.withSockAddr { pointer, _ in
+                let pointer = UnsafeRawPointer(pointer)
+                return (
+                    pointer.loadUnaligned(fromByteOffset: 8, as: UInt64.self),
+                    pointer.loadUnaligned(fromByteOffset: 16, as: UInt32.self),
+                    pointer.loadUnaligned(fromByteOffset: 20, as: UInt32.self)
+                )
             }
-            isIPv4 = false
+            isIPv4 = prefix == 0 && UInt32(bigEndian: rest) == 0xFFFF
+            high = isIPv4 ? UInt64(last) : prefix
         case .unixDomainSocket: return nil
         }
     }
