@@ -159,8 +159,10 @@ enum GatewaySettings {
         meaning: "From the end of a request to the head of its response", atLimit: "504")
     static let bodyIdleTimeout = Setting<TimeAmount>.single(
         "body-idle-timeout", .time(.seconds(1) ... .hours(24)), default: .seconds(300),
-        meaning: "Without a byte of body either way; upgraded connections have no such limit",
-        atLimit: "the exchange is broken off")
+        meaning:
+            "Without a byte of body either way, while whoever receives it takes it; event streams and upgraded connections have no such limit",
+        atLimit: "408, or 504 where the target takes nothing; the exchange is broken off once its response has begun"
+    )
     static let upstreamIdleTimeout = Setting<TimeAmount>.single(
         "upstream-idle-timeout", .time(.seconds(1) ... .hours(1)), default: .seconds(30),
         meaning: "How long an idle connection to a target is kept", atLimit: "connection closed")

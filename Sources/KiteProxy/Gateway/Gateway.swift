@@ -130,6 +130,7 @@ package final class Gateway: Service {
         http.headTimeout = options.timeouts.head
         http.keepAliveTimeout = options.timeouts.keepAlive
         http.bodyIdleTimeout = options.timeouts.bodyIdle
+        http.responseIdleTimeout = options.timeouts.bodyIdle
         let settings = WorkerSettings(
             options: options, directory: Directory(domain: options.domain), http: http,
             viaName: options.viaName ?? "kiteproxy-" + String(UInt64.random(in: .min ... .max), radix: 36),

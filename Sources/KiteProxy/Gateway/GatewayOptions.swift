@@ -91,7 +91,8 @@ package struct GatewayOptions: Sendable {
         package var connect = TimeAmount.seconds(5)
         /// From the end of the request until the response's head; then 504.
         package var response = TimeAmount.seconds(120)
-        /// Without a byte in a body in either direction, before the exchange is broken off. Upgraded connections have no such limit.
+        /// Without a byte in a body in either direction while it is wanted, before the exchange is broken off. Event streams and upgraded
+        /// connections have no such limit.
         package var bodyIdle = TimeAmount.seconds(300)
         /// How long an idle upstream connection is kept.
         package var upstreamIdle = TimeAmount.seconds(30)

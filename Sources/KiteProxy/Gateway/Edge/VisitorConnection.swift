@@ -27,6 +27,13 @@ final class VisitorConnection: ExchangeAcceptor {
                         508, "This request has passed this gateway before; the target of the route leads back here."),
                     route: key)
             }
+            switch MaxForwards(head) {
+            case .unlimited, .remaining: break
+            case .exhausted: return answerAsLast(exchange, route: key)
+            case .malformed:
+                return worker.refuse(
+                    exchange, .malformed, Refusal(400, "Max-Forwards is no single number."), route: key)
+            }
             let proxied = worker.takeExchange()
             proxied.begin(exchange, origin: origin, key: key, droppedPathBytes: dropped, byHost: byHost)
         case .door: worker.door.accept(exchange)
@@ -38,6 +45,15 @@ final class VisitorConnection: ExchangeAcceptor {
             worker.settings.kiteTunnels.serveKite(exchange, path: head.path.dropFirst(dropped), worker: worker)
         case .nowhere: refuseUnknown(exchange)
         }
+    }
+
+    /// The visitor asks about the way, and this is as far as the question goes (RFC 9110 section 7.6.2).
+    private func answerAsLast(_ exchange: any Exchange, route: RouteKey) {
+        guard exchange.request.method == .options else {
+            return worker.refuse(
+                exchange, .methodNotAllowed, Refusal(501, "This gateway does not answer TRACE itself."), route: route)
+        }
+        exchange.respond(ResponseHead(status: 200), body: ByteBuffer())
     }
 
     private func refuseUnknown(_ exchange: any Exchange) {
