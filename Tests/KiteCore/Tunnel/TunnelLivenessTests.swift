@@ -49,9 +49,10 @@ import Testing
             if !pair.gateway.isConnected, noticed[.gateway] == nil { noticed[.gateway] = pair.loop.now - began }
             if !pair.agent.isConnected, noticed[.agent] == nil { noticed[.agent] = pair.loop.now - began }
         }
-        // Never before the second ping can have been answered.
-        if fault.noticedByGateway { #expect(try #require(noticed[.gateway]) >= .seconds(5)) }
-        if fault.noticedByAgent { #expect(try #require(noticed[.agent]) >= .seconds(5)) }
+        // Never before the second ping can have been answered, and with something to spare for timers that are late.
+        let expected = TimeAmount.seconds(5)...TimeAmount.milliseconds(14_400)
+        if fault.noticedByGateway { #expect(expected.contains(try #require(noticed[.gateway]))) }
+        if fault.noticedByAgent { #expect(expected.contains(try #require(noticed[.agent]))) }
         if fault.noticedByGateway {
             #expect(pair.gatewayDelegate.suspensions.first?.code == .idleTimeout)
             #expect(nearSees.closed.isEmpty, "the streams wait")
