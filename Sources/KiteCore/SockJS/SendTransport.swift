@@ -11,17 +11,21 @@ final class SockJSSendHandler: ExchangeHandler {
 
     private let kind: Kind
     private let options: SockJSOptions
+    private let unfinished: UnfinishedMessages
+    /// What has been counted there, until the exchange ends.
+    private var heldBytes = 0
     private let find: () -> SockJSSessionRegistry.Reference?
     private var body = ByteBuffer()
     private var isOver = false
 
     /// - Parameter find: looks for the session once the body is complete.
     init(
-        _ exchange: any Exchange, kind: Kind, options: SockJSOptions,
+        _ exchange: any Exchange, kind: Kind, options: SockJSOptions, unfinished: UnfinishedMessages,
         find: @escaping () -> SockJSSessionRegistry.Reference?
     ) {
         self.kind = kind
         self.options = options
+        self.unfinished = unfinished
         self.find = find
         exchange.handler = self
         if case .known(let length) = exchange.request.bodyLength, length > Int64(options.maxMessageBytes) {
@@ -32,6 +36,12 @@ final class SockJSSendHandler: ExchangeHandler {
     func exchangeReceived(_ exchange: any Exchange, body part: ByteBuffer) {
         guard !isOver else { return }
         guard part.readableBytes <= options.maxMessageBytes - body.readableBytes else { return refuseLength(exchange) }
+        let bytes = heldBytes + part.readableBytes
+        guard unfinished.change(from: heldBytes, to: bytes) else {
+            body = ByteBuffer()
+            return answer(exchange, 503, "Too many messages that have not arrived whole are held already.")
+        }
+        heldBytes = bytes
         if body.readableBytes == 0 { body = part } else { body.writeImmutableBuffer(part) }
     }
 
@@ -83,7 +93,11 @@ final class SockJSSendHandler: ExchangeHandler {
     }
 
     func exchangeWritabilityChanged(_ exchange: any Exchange, isWritable: Bool) {}
-    func exchangeEnded(_ exchange: any Exchange, error: TransportError?) { isOver = true }
+    func exchangeEnded(_ exchange: any Exchange, error: TransportError?) {
+        isOver = true
+        _ = unfinished.change(from: heldBytes, to: 0)
+        heldBytes = 0
+    }
 
     /// A form's field `d`, or the body itself.
     private func unwrapped(_ request: RequestHead) throws(SockJSFormatError) -> ByteBuffer {

@@ -17,6 +17,9 @@ public struct SockJSOptions: Sendable {
     public var responseLimit = 128 << 10
     /// How many bytes of messages may wait in a session, each way, before their sender is slowed down.
     public var queuedBytes = 256 << 10
+    /// How many bytes of messages that have not arrived whole all sessions together may hold, on top of 16 KiB for each. What would be more is
+    /// refused: a WebSocket with close code 1013, a request of a sender with 503.
+    public var unfinishedBytes = 256 << 20
     /// Whether the JSESSIONID cookie is set, by which load balancers keep a session on one server.
     public var setsCookie = false
     /// Whether WebSockets are served.

@@ -13,6 +13,7 @@ public final class SockJSService: Sendable {
     let options: SockJSOptions
     private let onSession: @Sendable (any MessageChannel) -> Void
     private let registry: SockJSSessionRegistry
+    let unfinished: UnfinishedMessages
     private let receiverIDs = Atomic<UInt64>(1)
 
     /// - Parameters:
@@ -27,6 +28,7 @@ public final class SockJSService: Sendable {
         self.options = options
         self.onSession = onSession
         registry = SockJSSessionRegistry(maxSessions: options.maxSessions)
+        unfinished = UnfinishedMessages(capacity: options.unfinishedBytes)
     }
 
     /// How many sessions live, on all loops.
@@ -173,7 +175,8 @@ public final class SockJSService: Sendable {
         }
         guard
             let connection = WebSocketHandshake.accept(
-                exchange, limits: limits, acceptsDrafts: true, compression: compression, wheel: wheel)
+                exchange, limits: limits, acceptsDrafts: true, compression: compression, unfinished: unfinished,
+                wheel: wheel)
         else {
             return registry.release(serial: serial, id: nil)
         }
@@ -205,7 +208,9 @@ public final class SockJSService: Sendable {
     }
 
     private func send(_ exchange: any Exchange, _ id: String, _ kind: SockJSSendHandler.Kind) {
-        _ = SockJSSendHandler(exchange, kind: kind, options: options) { [registry] in registry.find(id) }
+        _ = SockJSSendHandler(exchange, kind: kind, options: options, unfinished: unfinished) { [registry] in
+            registry.find(id)
+        }
     }
 
     private func refuseSession(_ exchange: any Exchange) {

@@ -37,6 +37,9 @@ package final class WebSocketConnection {
     private let limits: WebSocketLimits
     /// Nil where permessage-deflate was not agreed upon.
     private let compression: Compression?
+    private let unfinished: UnfinishedMessages?
+    /// What has been counted there.
+    private var unfinishedBytes = 0
     private var machine: WebSocketStateMachine
     private var isReading = true
     private var isPumping = false
@@ -56,14 +59,16 @@ package final class WebSocketConnection {
         transport: any ByteTransport, role: WebSocketRole, limits: WebSocketLimits = WebSocketLimits(),
         wheel: TimerWheel?
     ) {
-        self.init(transport: transport, role: role, limits: limits, compression: nil, wheel: wheel)
+        self.init(
+            transport: transport, role: role, limits: limits, compression: nil, unfinished: nil, wheel: wheel)
     }
 
     init(
         transport: any ByteTransport, role: WebSocketRole, limits: WebSocketLimits, compression: Compression?,
-        wheel: TimerWheel?
+        unfinished: UnfinishedMessages?, wheel: TimerWheel?
     ) {
         self.transport = transport
+        self.unfinished = unfinished
         self.role = role
         self.compression = compression
         self.limits = limits
@@ -152,7 +157,12 @@ package final class WebSocketConnection {
     private func pump() {
         guard !isPumping, delegate != nil || !machine.isOpen else { return }
         isPumping = true
-        defer { isPumping = false }
+        drain()
+        isPumping = false
+        countUnfinished()
+    }
+
+    private func drain() {
         while isReading && (delegate != nil || !machine.isOpen) {
             switch inflated(machine.next()) {
             case .none:
@@ -172,12 +182,30 @@ package final class WebSocketConnection {
                 transport.write(frame)
                 end(closure)
             case .finish(let closure): end(closure)
-            case .fail(let error, let frame):
-                if frame.readableBytes > 0 { transport.write(frame) }
-                end(WebSocketClosure(code: error.code, reason: error.message, isClean: false))
+            case .fail(let error, let frame): fail(error, frame)
             }
         }
     }
+
+    private func fail(_ error: WebSocketError, _ frame: ByteBuffer) {
+        if frame.readableBytes > 0 { transport.write(frame) }
+        end(WebSocketClosure(code: error.code, reason: error.message, isClean: false))
+    }
+
+    /// Gives up when all connections together hold too much.
+    private func countUnfinished() {
+        guard let unfinished else { return }
+        let bytes = machine.unfinishedBytes
+        guard bytes != unfinishedBytes else { return }
+        if unfinished.change(from: unfinishedBytes, to: bytes) {
+            unfinishedBytes = bytes
+        } else if case .fail(let error, let frame) = machine.fail(Self.noRoom) {
+            fail(error, frame)
+        }
+    }
+
+    private static let noRoom = WebSocketError(
+        .tryAgainLater, "Too many messages that have not arrived whole are held already.")
 
     /// Puts the message itself in the place of a compressed one.
     private func inflated(_ action: WebSocketStateMachine.Action) -> WebSocketStateMachine.Action {
@@ -205,6 +233,7 @@ package final class WebSocketConnection {
     private func report(_ closure: WebSocketClosure) {
         guard !isReported else { return }
         isReported = true
+        countUnfinished()
         pingTimer?.cancel()
         pendingPong = nil
         let delegate = delegate

@@ -104,6 +104,7 @@ package struct WebSocketCloseCode: RawRepresentable, Sendable, Hashable {
     package static let policyViolation = Self(rawValue: 1008)
     package static let tooBig = Self(rawValue: 1009)
     package static let internalError = Self(rawValue: 1011)
+    package static let tryAgainLater = Self(rawValue: 1013)
 
     /// Whether the code may stand in a close frame.
     package var mayBeSent: Bool {

@@ -62,11 +62,13 @@ package enum WebSocketHandshake {
     }
 
     /// Answers an exchange with a WebSocket, or with a refusal.
-    /// - Parameter compression: nil when permessage-deflate is not agreed to.
+    /// - Parameters:
+    ///   - compression: nil when permessage-deflate is not agreed to.
+    ///   - unfinished: what bounds the memory of all WebSockets together.
     /// - Returns: nil when refused or when the connection is gone; the exchange is then over.
     package static func accept(
         _ exchange: any Exchange, limits: WebSocketLimits = WebSocketLimits(), acceptsDrafts: Bool = false,
-        compression: WebSocketCompression? = nil, wheel: TimerWheel?
+        compression: WebSocketCompression? = nil, unfinished: UnfinishedMessages? = nil, wheel: TimerWheel?
     ) -> WebSocketConnection? {
         do throws(Refusal) {
             var head = try accept(exchange.request, acceptsDrafts: acceptsDrafts)
@@ -77,7 +79,8 @@ package enum WebSocketHandshake {
             }
             guard let transport = exchange.upgrade(head) else { return nil }
             return WebSocketConnection(
-                transport: transport, role: .server, limits: limits, compression: agreed, wheel: wheel)
+                transport: transport, role: .server, limits: limits, compression: agreed, unfinished: unfinished,
+                wheel: wheel)
         } catch {
             var head = ResponseHead(status: error.status, fields: error.fields)
             if error.status == 405 {

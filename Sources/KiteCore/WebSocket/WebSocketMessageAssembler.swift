@@ -29,6 +29,12 @@ package struct WebSocketMessageAssembler: Sendable {
     /// How long the next data frame may be.
     package var room: Int { maxBytes - partial.readableBytes }
 
+    /// How many bytes of an unfinished message are held.
+    package var heldBytes: Int { partial.readableBytes }
+
+    /// Drops an unfinished message.
+    package mutating func clear() { partial = ByteBuffer() }
+
     /// Looks at the payload of a data frame that has arrived in part, always from its beginning, so that text which is not UTF-8 is refused
     /// at once.
     /// - Returns: false when it is not.

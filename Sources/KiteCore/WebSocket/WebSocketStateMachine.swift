@@ -62,6 +62,9 @@ package struct WebSocketStateMachine: Sendable {
     /// Whether nothing more is sent nor expected.
     package var isClosed: Bool { state == .closed }
 
+    /// How many bytes of frames and messages are held that have not arrived whole.
+    package var unfinishedBytes: Int { state == .closed ? 0 : decoder.bufferedBytes + assembler.heldBytes }
+
     // MARK: From the peer
 
     /// Takes received bytes; ``next()`` tells what they mean.
@@ -141,6 +144,7 @@ package struct WebSocketStateMachine: Sendable {
     private mutating func end() {
         state = .closed
         decoder.clear()
+        assembler.clear()
     }
 
     // MARK: To the peer

@@ -1,5 +1,6 @@
 // The server's answers on every URL, by the rules of sockjs-protocol.
 import KiteHTTP
+import KiteWebSocket
 import NIOCore
 import Synchronization
 import Testing
@@ -215,6 +216,21 @@ import Testing
             // The place is given back in the same turn; this asks the loop after it.
             #expect(try await server.ask(.post, "/000/s/xhr_send", body: "[\"x\"]").status == 404)
             #expect(server.service.sessionCount == 0)
+        }
+    }
+
+    @Test func unfinishedBodiesAreBoundedTogether() async throws {
+        try await withServer({ $0.unfinishedBytes = 100_000 }) { (server: TestServer) async throws in
+            _ = try await server.ask(.post, "/000/s/xhr")
+            let long = "[\"" + String(repeating: "x", count: 200_000) + "\"]"
+            let refused = try await server.ask(.post, "/000/s/xhr_send", body: long)
+            #expect(refused.status == 503)
+            // What was refused is no longer counted.
+            #expect(server.service.unfinished.countedBytes == 0)
+            let short = "[\"" + String(repeating: "x", count: 90_000) + "\"]"
+            #expect(try await server.ask(.post, "/000/s/xhr_send", body: short).status == 204)
+            #expect(try await server.ask(.post, "/000/s/xhr").body == "a\(short)\n")
+            #expect(server.service.unfinished.countedBytes == 0)
         }
     }
 

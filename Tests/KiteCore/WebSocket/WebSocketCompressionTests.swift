@@ -19,7 +19,8 @@ import Testing
         let agreement = try #require(WebSocketDeflate([WebSocketExtensionOffer(name: "permessage-deflate")]))
         let connection = WebSocketConnection(
             transport: transport, role: .server, limits: WebSocketLimits(messageBytes: limit),
-            compression: .init(agreement: agreement, options: WebSocketCompression(messageBytes: range)), wheel: nil)
+            compression: .init(agreement: agreement, options: WebSocketCompression(messageBytes: range)),
+            unfinished: nil, wheel: nil)
         connection.delegate = delegate
         return connection
     }
