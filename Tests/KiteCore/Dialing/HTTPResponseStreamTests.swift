@@ -126,9 +126,9 @@ import Testing
         await silent.waitForClose()
         try await silent.stop()
         let server = try await ScriptedServer.start { _, _, _ in .init(Self.chunked) }
-        let stream = try await requester.open(get(), to: endpoint(server), timeout: .milliseconds(300))
+        let stream = try await requester.open(get(), to: endpoint(server), timeout: .seconds(1))
         // The server is late, on purpose.
-        try await loop.scheduleTask(in: .milliseconds(400)) {}.futureResult.get()
+        try await loop.scheduleTask(in: .milliseconds(1200)) {}.futureResult.get()
         try await server.push(.init("3\r\nabc\r\n"))
         #expect(try await text(stream.next()) == "abc")
         try await server.stop()
