@@ -152,6 +152,10 @@ struct TunnelFlags: SettingFlags {
     var namesPerUser: String?
     @Option(name: .customLong("max-ports-per-user"), help: help("max-ports-per-user"))
     var portsPerUser: String?
+    @Flag(name: .customLong("kite-tunnels"), inversion: .prefixedNo, help: help("kite-tunnels"))
+    var kiteTunnels: Bool?
+    @Option(name: .customLong("public-kite"), help: help("public-kite"))
+    var publicKites: [String] = []
 
     var given: [String: [String]] {
         [
@@ -161,6 +165,8 @@ struct TunnelFlags: SettingFlags {
             "max-tunnels-per-agent": one(tunnelsPerSession),
             "max-names-per-user": one(namesPerUser),
             "max-ports-per-user": one(portsPerUser),
+            "kite-tunnels": kiteTunnels.map { [String($0)] } ?? [],
+            "public-kite": publicKites,
         ]
     }
 }
@@ -188,6 +194,14 @@ struct LimitFlags: SettingFlags {
     var parkedPerRoute: String?
     @Option(name: .customLong("max-parked"), help: help("max-parked"))
     var parked: String?
+    @Option(name: .customLong("max-message"), help: help("max-message"))
+    var messageBytes: String?
+    @Option(name: .customLong("max-kite-sessions"), help: help("max-kite-sessions"))
+    var kiteSessions: String?
+    @Option(name: .customLong("max-sessions-per-kite"), help: help("max-sessions-per-kite"))
+    var sessionsPerKite: String?
+    @Option(name: .customLong("max-pending-kite-sessions"), help: help("max-pending-kite-sessions"))
+    var pendingKiteSessions: String?
 
     var given: [String: [String]] {
         [
@@ -202,6 +216,10 @@ struct LimitFlags: SettingFlags {
             "max-pending-resolutions": one(pendingResolutions),
             "max-parked-per-route": one(parkedPerRoute),
             "max-parked": one(parked),
+            "max-message": one(messageBytes),
+            "max-kite-sessions": one(kiteSessions),
+            "max-sessions-per-kite": one(sessionsPerKite),
+            "max-pending-kite-sessions": one(pendingKiteSessions),
         ]
     }
 }
@@ -227,6 +245,10 @@ struct TimeFlags: SettingFlags {
     var parkTime: String?
     @Option(name: .customLong("drain-time"), help: help("drain-time"))
     var drainTime: String?
+    @Option(name: .customLong("admission-time"), help: help("admission-time"))
+    var admissionTime: String?
+    @Option(name: .customLong("dial-back-time"), help: help("dial-back-time"))
+    var dialBackTime: String?
 
     var given: [String: [String]] {
         [
@@ -240,6 +262,8 @@ struct TimeFlags: SettingFlags {
             "unresolved-time": one(unresolvedTime),
             "park-time": one(parkTime),
             "drain-time": one(drainTime),
+            "admission-time": one(admissionTime),
+            "dial-back-time": one(dialBackTime),
         ]
     }
 }

@@ -1,5 +1,6 @@
 /// From settings to the gateway's options.
 import KiteCommand
+import KiteCore
 import KiteGateway
 import NIOCore
 
@@ -34,7 +35,21 @@ extension GatewayConfiguration {
         options.tunnels.tunnelsPerSession = settings[GatewaySettings.tunnelsPerSession]
         options.tunnels.namesPerUser = settings[GatewaySettings.namesPerUser]
         options.tunnels.portsPerUser = settings[GatewaySettings.portsPerUser]
+        options.kiteTunnels = kiteTunnels
         return options
+    }
+
+    private var kiteTunnels: GatewayOptions.KiteTunnels {
+        var tunnels = GatewayOptions.KiteTunnels()
+        tunnels.isEnabled = settings[GatewaySettings.kiteTunnels]
+        tunnels.publicKites = settings[GatewaySettings.publicKites].compactMap { try? KontrolQuery(parsing: $0) }
+        tunnels.sessions = settings[GatewaySettings.kiteSessions]
+        tunnels.sessionsPerKite = settings[GatewaySettings.sessionsPerKite]
+        tunnels.pendingSessions = settings[GatewaySettings.pendingKiteSessions]
+        tunnels.messageBytes = settings[GatewaySettings.messageBytes]
+        tunnels.admissionTime = settings[GatewaySettings.admissionTime]
+        tunnels.dialBackTime = settings[GatewaySettings.dialBackTime]
+        return tunnels
     }
 
     /// Whether something in front of the gateway lets others in, so that listening on loopback does not mean a machine of one's own.

@@ -207,6 +207,7 @@ enum GatewaySettings {
                 [
                     AnySetting(tunnels), AnySetting(tcpHost), AnySetting(tcpPorts), AnySetting(tunnelsPerSession),
                     AnySetting(namesPerUser), AnySetting(portsPerUser),
+                    AnySetting(kiteTunnels), AnySetting(publicKites),
                 ]),
             .init(
                 "Limits",
@@ -214,7 +215,8 @@ enum GatewaySettings {
                     AnySetting(headBytes), AnySetting(targetBytes), AnySetting(bodyBytes), AnySetting(connections),
                     AnySetting(connectionsPerAddress), AnySetting(connectionsPerTarget),
                     AnySetting(idleConnectionsPerTarget), AnySetting(resolvedRoutes), AnySetting(pendingResolutions),
-                    AnySetting(parkedPerRoute), AnySetting(parked),
+                    AnySetting(parkedPerRoute), AnySetting(parked), AnySetting(messageBytes), AnySetting(kiteSessions),
+                    AnySetting(sessionsPerKite), AnySetting(pendingKiteSessions),
                 ]),
             .init(
                 "Times",
@@ -222,6 +224,7 @@ enum GatewaySettings {
                     AnySetting(headTimeout), AnySetting(keepAliveTimeout), AnySetting(connectTimeout),
                     AnySetting(responseTimeout), AnySetting(bodyIdleTimeout), AnySetting(upstreamIdleTimeout),
                     AnySetting(resolvedTime), AnySetting(unresolvedTime), AnySetting(parkTime), AnySetting(drainTime),
+                    AnySetting(admissionTime), AnySetting(dialBackTime),
                 ]),
         ])
 }

@@ -37,7 +37,8 @@ struct ConfigurationTests {
     func everySetting() throws {
         let samples = [
             "HOST:PORT": "127.0.0.1:1", "FILE": "/f", "DIR": "/d", "URL": "http://a:1", "NAME": "name", "HOST": "host",
-            "CIDR": "10.0.0.0/8", "FIRST-LAST": "1-2", "N": "60", "SIZE": "8KiB", "TIME": "60s", "": "true",
+            "CIDR": "10.0.0.0/8", "QUERY": "/user/development/math", "FIRST-LAST": "1-2", "N": "60", "SIZE": "8KiB",
+            "TIME": "60s", "": "true",
         ]
         var flags: [String] = []
         var environment: [String: String] = [:]

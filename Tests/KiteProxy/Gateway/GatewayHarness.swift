@@ -180,13 +180,16 @@ func makeAgent(gateway port: Int, target: Int, tunnels: [TunnelRequest], user: S
 /// Runs a gateway for the length of `body`, then shuts it down gracefully.
 func withGateway(
     _ change: (inout GatewayOptions) -> Void = { _ in }, resolver: (any KiteResolver)? = nil,
+    visitors: any KiteAuthenticator = RefusingAuthenticator(),
     _ body: @escaping @Sendable (Gateway, Int) async throws -> Void
 ) async throws {
     var options = GatewayOptions()
     options.listeners = [GatewayOptions.Listener(host: "127.0.0.1", port: 0)]
     options.timeouts.drain = .seconds(2)
     change(&options)
-    let gateway = Gateway(options: options, resolver: resolver, authenticator: NameAuthenticator(), logger: testLogger)
+    let gateway = Gateway(
+        options: options, resolver: resolver, authenticator: NameAuthenticator(), visitors: visitors, logger: testLogger
+    )
     let group = ServiceGroup(configuration: .init(services: [.init(service: gateway)], logger: testLogger))
     try await withThrowingTaskGroup { tasks in
         tasks.addTask { try await group.run() }
