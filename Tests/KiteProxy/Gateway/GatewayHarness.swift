@@ -54,7 +54,7 @@ final class MirrorAcceptor: ExchangeAcceptor {
             exchange.handler = Mirror()
             return exchange.abort(TransportError(.cancelled, "as asked"))
         }
-        if exchange.request.wantsUpgrade {
+        if exchange.request.wantsUpgrade, !path.hasSuffix("/mirror") {
             let transport = exchange.upgrade(ResponseHead(status: 101, fields: HeaderBlock(["Upgrade": "echo"])))
             transport?.delegate = transport.map(EchoDelegate.init)
             return

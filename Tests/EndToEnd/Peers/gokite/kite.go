@@ -85,7 +85,7 @@ func methods(me kiteInfo) map[string]handler {
 		if os.Getenv("IGNORE_TUNNELS") != "" {
 			return nil, nil
 		}
-		s, err := dialURL(address, http.Header{"Origin": {"http://" + parsed.Host}})
+		s, err := dialURL(address, http.Header{"Origin": {"http://" + parsed.Host}}, "tunnel")
 		if err != nil {
 			return nil, err
 		}
@@ -108,8 +108,10 @@ func listen(conf config, name string) string {
 	return "http://" + listener.Addr().String() + "/kite"
 }
 
-func connect(address string, me kiteInfo, credentials *auth, handlers map[string]handler) (*peer, error) {
-	s, err := dial(address, os.Getenv("KITE_TRANSPORT"))
+func connect(
+	address, label string, me kiteInfo, credentials *auth, handlers map[string]handler,
+) (*peer, error) {
+	s, err := dial(address, os.Getenv("KITE_TRANSPORT"), label)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +138,7 @@ func heartbeats(handlers map[string]handler) map[string]handler {
 }
 
 func kontrol(conf config, me kiteInfo) *peer {
-	p, err := connect(conf.kontrolURL, me, &auth{"kiteKey", conf.key}, heartbeats(methods(me)))
+	p, err := connect(conf.kontrolURL, "kontrol", me, &auth{"kiteKey", conf.key}, heartbeats(methods(me)))
 	if err != nil {
 		fail(err)
 	}
@@ -195,7 +197,7 @@ func registerToProxy(conf config, name, own string) {
 			chosen := kites[rand.Intn(len(kites))]
 			address, credentials = chosen["url"].(string), &auth{"token", chosen["token"].(string)}
 		}
-		proxy, err := connect(address, me, credentials, methods(me))
+		proxy, err := connect(address, "proxy", me, credentials, methods(me))
 		if err != nil {
 			say(map[string]string{"error": err.Error()})
 			time.Sleep(200 * time.Millisecond)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path"
 	"strings"
 	"sync"
@@ -35,6 +36,8 @@ type closedError struct {
 func (e closedError) Error() string { return fmt.Sprintf("closed: %d %s", e.Code, e.Reason) }
 
 type webSocketSession struct {
+	// Frames are shown under this name when SHOW_WIRE is set.
+	label    string
 	conn     *websocket.Conn
 	messages []string
 	mu       sync.Mutex
@@ -49,7 +52,7 @@ func sessionPath() (string, string) {
 	return fmt.Sprint(100 + rand.Intn(900)), string(id)
 }
 
-func dialWebSocket(base string) (session, error) {
+func dialWebSocket(base, label string) (session, error) {
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, err
@@ -65,10 +68,10 @@ func dialWebSocket(base string) (session, error) {
 	}
 	server, id := sessionPath()
 	u.Path = path.Join(u.Path, server, id, "websocket")
-	return dialURL(u.String(), header)
+	return dialURL(u.String(), header, label)
 }
 
-func dialURL(address string, header http.Header) (session, error) {
+func dialURL(address string, header http.Header, label string) (session, error) {
 	// The default dialer writes fragments of 4096 bytes.
 	conn, response, err := websocket.DefaultDialer.Dial(address, header)
 	if err != nil {
@@ -77,7 +80,7 @@ func dialURL(address string, header http.Header) (session, error) {
 		}
 		return nil, err
 	}
-	return &webSocketSession{conn: conn}, nil
+	return &webSocketSession{conn: conn, label: label}, nil
 }
 
 func (w *webSocketSession) Recv() (string, error) {
@@ -94,6 +97,7 @@ func (w *webSocketSession) Recv() (string, error) {
 			}
 			return "", err
 		}
+		w.show("received", frame)
 		messages, err := parseFrame(frame)
 		if err != nil {
 			return "", err
@@ -126,7 +130,14 @@ func (w *webSocketSession) Send(message string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	frame, _ := json.Marshal([]string{message})
+	w.show("sent", frame)
 	return w.conn.WriteMessage(websocket.TextMessage, frame)
+}
+
+func (w *webSocketSession) show(what string, frame []byte) {
+	if os.Getenv("SHOW_WIRE") != "" {
+		say(map[string]string{"wire": w.label, what: string(frame)})
+	}
 }
 
 // Go kites close without a close frame; a code is sent where a test asks for one.
@@ -199,9 +210,9 @@ func (x *xhrSession) Send(message string) error {
 
 func (x *xhrSession) Close(uint32, string) error { return nil }
 
-func dial(base, transport string) (session, error) {
+func dial(base, transport, label string) (session, error) {
 	if transport == "XHRPolling" {
 		return dialXHR(base)
 	}
-	return dialWebSocket(base)
+	return dialWebSocket(base, label)
 }

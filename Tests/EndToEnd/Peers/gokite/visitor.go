@@ -33,7 +33,7 @@ func credentials(conf config) *auth {
 }
 
 func visitorPeer(conf config, address string) (*peer, error) {
-	s, err := dial(address, os.Getenv("TRANSPORT"))
+	s, err := dial(address, os.Getenv("TRANSPORT"), "visitor")
 	if err != nil {
 		return nil, err
 	}
