@@ -8,22 +8,43 @@ import KiteTunnel
 import Logging
 import NIOCore
 
-/// What is the same on all event loops.
-struct WorkerSettings: Sendable {
-    var options: GatewayOptions
-    var directory: Directory
-    var http: HTTPLimits
-    var viaName: String
-    var authenticator: any GatewayAuthenticator
-    var resolver: (any KiteResolver)?
-    var dialer: Dialer
-    var board: RouteBoard
-    var kiteTunnels: KiteTunnels
-    var pool: TaskPool
-    var logger: Logger
+/// What is the same on all event loops. A class: it is reached with every request, and a value of this size would be copied.
+final class WorkerSettings: Sendable {
+    let options: GatewayOptions
+    let directory: Directory
+    let http: HTTPLimits
+    let viaName: String
+    let authenticator: any GatewayAuthenticator
+    let resolver: (any KiteResolver)?
+    let dialer: Dialer
+    let board: RouteBoard
+    let kiteTunnels: KiteTunnels
+    let pool: TaskPool
+    let logger: Logger
     /// Counts the connections of all listeners.
-    var limiter: ConnectionLimiter
-    var mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
+    let limiter: ConnectionLimiter
+    let mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
+
+    init(
+        options: GatewayOptions, directory: Directory, http: HTTPLimits, viaName: String,
+        authenticator: any GatewayAuthenticator, resolver: (any KiteResolver)?, dialer: Dialer, board: RouteBoard,
+        kiteTunnels: KiteTunnels, pool: TaskPool, logger: Logger, limiter: ConnectionLimiter,
+        mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
+    ) {
+        self.options = options
+        self.directory = directory
+        self.http = http
+        self.viaName = viaName
+        self.authenticator = authenticator
+        self.resolver = resolver
+        self.dialer = dialer
+        self.board = board
+        self.kiteTunnels = kiteTunnels
+        self.pool = pool
+        self.logger = logger
+        self.limiter = limiter
+        self.mount = mount
+    }
 }
 
 /// A way to reach the worker of another event loop.
