@@ -150,6 +150,8 @@ struct TunnelFlags: SettingFlags {
     var tunnelsPerSession: String?
     @Option(name: .customLong("max-names-per-user"), help: help("max-names-per-user"))
     var namesPerUser: String?
+    @Option(name: .customLong("max-agents-per-user"), help: help("max-agents-per-user"))
+    var sessionsPerUser: String?
     @Option(name: .customLong("max-ports-per-user"), help: help("max-ports-per-user"))
     var portsPerUser: String?
     @Flag(name: .customLong("kite-tunnels"), inversion: .prefixedNo, help: help("kite-tunnels"))
@@ -164,6 +166,7 @@ struct TunnelFlags: SettingFlags {
             "tcp-ports": one(tcpPorts),
             "max-tunnels-per-agent": one(tunnelsPerSession),
             "max-names-per-user": one(namesPerUser),
+            "max-agents-per-user": one(sessionsPerUser),
             "max-ports-per-user": one(portsPerUser),
             "kite-tunnels": kiteTunnels.map { [String($0)] } ?? [],
             "public-kite": publicKites,

@@ -34,6 +34,7 @@ extension GatewayConfiguration {
         options.tunnels.tcpPorts = settings[GatewaySettings.tcpPorts]
         options.tunnels.tunnelsPerSession = settings[GatewaySettings.tunnelsPerSession]
         options.tunnels.namesPerUser = settings[GatewaySettings.namesPerUser]
+        options.tunnels.sessionsPerUser = settings[GatewaySettings.sessionsPerUser]
         options.tunnels.portsPerUser = settings[GatewaySettings.portsPerUser]
         options.kiteTunnels = kiteTunnels
         return options

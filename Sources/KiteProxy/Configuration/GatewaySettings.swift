@@ -102,6 +102,10 @@ enum GatewaySettings {
     static let namesPerUser = Setting<Int>.single(
         "max-names-per-user", .integer(1...1_000_000), default: 256, meaning: "Names that one user may hold",
         atLimit: "new names of the user are refused")
+    static let sessionsPerUser = Setting<Int>.single(
+        "max-agents-per-user", .integer(1...1_000_000), default: 256,
+        meaning: "Agents that one user may have connected, those that have just lost their connection included",
+        atLimit: "further agents of the user are refused")
     static let portsPerUser = Setting<Int>.single(
         "max-ports-per-user", .integer(1...65535), default: 64,
         meaning: "Public ports of tcp tunnels that one user may have at a time",
@@ -118,15 +122,17 @@ enum GatewaySettings {
     static let bodyBytes = Setting<Int?>.optional(
         "max-body", .bytes(0...(1 << 50)), shown: "unlimited", meaning: "Size of a request's body", atLimit: "413")
     static let connections = Setting<Int>.single(
-        "max-connections", .integer(1...10_000_000), default: 100_000, meaning: "Open connections altogether",
+        "max-connections", .integer(1...10_000_000), default: 100_000,
+        meaning: "Open connections altogether, over all listeners and the ports of tcp tunnels",
         atLimit: "further connections are closed at once")
     static let connectionsPerAddress = Setting<Int>.single(
         "max-connections-per-address", .integer(1...1_000_000), default: 16_384,
-        meaning: "Open connections from one address (trusted proxies are not counted)",
+        meaning: "Open connections from one address, over all listeners (trusted proxies are not counted)",
         atLimit: "further connections are closed at once")
     static let connectionsPerTarget = Setting<Int>.single(
         "max-connections-per-target", .integer(1...1_000_000), default: 16_384,
-        meaning: "Connections to one direct target, per thread", atLimit: "503 with `Retry-After`")
+        meaning: "Connections to one direct target, those being opened included, per thread",
+        atLimit: "503 with `Retry-After`")
     static let idleConnectionsPerTarget = Setting<Int>.single(
         "max-idle-connections-per-target", .integer(0...100_000), default: 64,
         meaning: "Idle connections kept for one target, per thread", atLimit: "the oldest is closed")
@@ -174,7 +180,7 @@ enum GatewaySettings {
         meaning: "How long it is remembered that Kontrol does not know a kite", atLimit: "Kontrol is asked again")
     static let parkTime = Setting<TimeAmount>.single(
         "park-time", .time(.seconds(0) ... .minutes(10)), default: .seconds(10),
-        meaning: "How long requests wait for an agent that is away; `0` turns waiting off",
+        meaning: "How long requests wait for an agent that is away, until 30 s after it left; `0` turns waiting off",
         atLimit: "503 with `Retry-After`")
     static let drainTime = Setting<TimeAmount>.single(
         "drain-time", .time(.seconds(0) ... .hours(1)), default: .seconds(30),
@@ -206,7 +212,7 @@ enum GatewaySettings {
                 "Tunnels",
                 [
                     AnySetting(tunnels), AnySetting(tcpHost), AnySetting(tcpPorts), AnySetting(tunnelsPerSession),
-                    AnySetting(namesPerUser), AnySetting(portsPerUser),
+                    AnySetting(namesPerUser), AnySetting(sessionsPerUser), AnySetting(portsPerUser),
                     AnySetting(kiteTunnels), AnySetting(publicKites),
                 ]),
             .init(

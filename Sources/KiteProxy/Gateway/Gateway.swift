@@ -56,7 +56,8 @@ package final class Gateway: Service {
         ) { address in trusted.contains { $0.contains(address) } }
         kiteTunnels = KiteTunnels(
             options: options.kiteTunnels, parkingTime: options.parking.time, authenticator: visitors, logger: logger)
-        board = RouteBoard(options: options, claims: claims, kiteTunnels: kiteTunnels.book, logger: logger)
+        board = RouteBoard(
+            options: options, claims: claims, resolver: resolver, kiteTunnels: kiteTunnels.book, logger: logger)
         self.logger = logger
     }
 

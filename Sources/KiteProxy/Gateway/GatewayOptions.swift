@@ -155,6 +155,8 @@ package struct GatewayOptions: Sendable {
         package var tunnelsPerSession = 64
         /// Names one user may hold.
         package var namesPerUser = 256
+        /// Sessions one user may have.
+        package var sessionsPerUser = 256
         /// Public ports one user may have at a time.
         package var portsPerUser = 64
 

@@ -1,4 +1,5 @@
 /// What each tunnel of a new session gets: its names, when they are the user's to have, and where visitors reach it.
+import KiteCore
 import KiteTunnel
 import Logging
 
@@ -9,6 +10,9 @@ extension RouteBoard {
         let name = tunnel.name?.lowercased() ?? Self.name(agent: agent, tunnel: index)
         func refused(_ status: Int, _ reason: String) -> (TunnelGrant, TunnelBinding?, PublicPort?) {
             (TunnelGrant(name: name, refusal: TunnelRefusal(status: status, reason: reason)), nil, nil)
+        }
+        guard index < options.tunnels.tunnelsPerSession else {
+            return refused(403, "an agent may have \(options.tunnels.tunnelsPerSession) tunnels here; start another")
         }
         guard Self.isLabel(name) else {
             return refused(
@@ -26,7 +30,7 @@ extension RouteBoard {
             wanted.append((key, .passing))
         }
         do {
-            try await claim(wanted, username)
+            try await claim(wanted, username, opening: session)
         } catch let refusal as TunnelRefusal {
             return (TunnelGrant(name: name, refusal: refusal), nil, nil)
         } catch {
@@ -55,14 +59,19 @@ extension RouteBoard {
     }
 
     /// Enters names for a user and records those that last.
+    /// - Parameter session: the session that is being opened with them, if it is one.
     /// - Throws: ``TunnelRefusal``, or what the store threw.
-    func claim(_ wanted: [(key: RouteKey, term: ClaimBook.Term)], _ username: String) async throws {
+    func claim(
+        _ wanted: [(key: RouteKey, term: ClaimBook.Term)], _ username: String, opening session: String? = nil
+    ) async throws {
+        for (key, _) in wanted where key.isKiteID { try await checkOwner(of: key, username) }
         switch book.take(wanted, for: username, isServed: isServed) {
         case .heldByAnother(let key): throw TunnelRefusal(status: 409, reason: "\"\(key)\" belongs to another user")
         case .full:
             throw TunnelRefusal(
                 status: 429, reason: "you hold \(options.tunnels.namesPerUser) names already, which is the limit here")
         case .taken(let unrecorded, let dropped):
+            if let session { opening[session]?.names.formUnion(wanted.map(\.key)) }
             for key in dropped {
                 tunnelSpecs[key] = nil
                 for worker in workers { worker.run { $0.uninstall(key) } }
@@ -70,6 +79,25 @@ extension RouteBoard {
             for key in unrecorded { try await record(key, username) }
             for (key, _) in wanted { await noteUse(of: key) }
         }
+    }
+
+    /// Makes sure that Kontrol does not know a kite's id as another user's: who claims an id here gets its visitors.
+    private func checkOwner(of key: RouteKey, _ username: String) async throws(TunnelRefusal) {
+        guard let resolver else { return }
+        let known: KontrolKite?
+        do {
+            known = try await resolver.kite(id: key.description)
+        } catch {
+            if book.owner(of: key) == username { return }
+            logger.warning(
+                "Kontrol could not be asked whose a kite is",
+                metadata: ["kite": "\(key)", "user": "\(username)", "cause": "\(error)"])
+            throw TunnelRefusal(
+                status: 503, reason: "the registry cannot be asked now whose kite \(key) is; please try again",
+                retryAfter: 1)
+        }
+        guard let known, known.identity.username != username else { return }
+        throw TunnelRefusal(status: 409, reason: "\"\(key)\" belongs to another user")
     }
 
     private func record(_ key: RouteKey, _ username: String) async throws {
@@ -96,7 +124,8 @@ extension RouteBoard {
 
     /// Whether a session or a registration stands behind a route.
     func isServed(_ key: RouteKey) -> Bool {
-        direct[key] != nil || isTunnelled(key) || kiteTunnels.find(key) != nil
+        direct[key] != nil || sessions.values.contains { $0.names.contains(key) }
+            || opening.values.contains { $0.names.contains(key) } || kiteTunnels.find(key) != nil
     }
 
     func isTunnelled(_ key: RouteKey) -> Bool {

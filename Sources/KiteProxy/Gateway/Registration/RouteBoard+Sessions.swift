@@ -6,17 +6,21 @@ extension RouteBoard {
     /// An agent opens a session.
     func open(_ hello: AgentHello, tunnels: [TunnelRequest], username: String, loop: Int) async -> LaneDecision {
         guard !isClosing else { return .refuse(Self.closing) }
-        guard tunnels.count <= options.tunnels.tunnelsPerSession else {
-            return .refuse(
-                TunnelRefusal(
-                    status: 403, reason: "at most \(options.tunnels.tunnelsPerSession) tunnels may be opened at once"))
-        }
         let agent = username + "/" + hello.agent
         guard await supersede(agent, epoch: hello.epoch) else { return .refuse(Self.superseded) }
         var bindings: [TunnelBinding] = []
         var grants: [TunnelGrant] = []
         var opened: [PublicPort] = []
         let id = Self.randomID()
+        guard sessionCount(of: username) < options.tunnels.sessionsPerUser else {
+            return .refuse(
+                TunnelRefusal(
+                    status: 429,
+                    reason: "you have \(options.tunnels.sessionsPerUser) agents connected, which is the limit here",
+                    retryAfter: 10))
+        }
+        opening[id] = Opening(username: username)
+        defer { opening[id] = nil }
         for (index, tunnel) in tunnels.enumerated() {
             let (grant, binding, port) = await grant(
                 tunnel, index: UInt16(truncatingIfNeeded: index), agent: agent, username: username, session: id)
@@ -32,7 +36,9 @@ extension RouteBoard {
         }
         let secret = SessionSecret.random()
         var session = Session(
-            agent: agent, username: username, epoch: hello.epoch, secret: secret, bindings: bindings, ports: opened)
+            agent: agent, username: username, epoch: hello.epoch, secret: secret, bindings: bindings,
+            names: opening[id]?.names ?? [],
+            ports: opened)
         session.loops[0] = loop
         session.nextLane = 1
         sessions[id] = session
@@ -46,6 +52,10 @@ extension RouteBoard {
                 "tunnels": "\(grants.map { $0.url ?? $0.refusal?.reason ?? $0.name }.joined(separator: ", "))",
             ])
         return .attach(welcome(id, secret, lane: 0, loop: loop, grants: grants), bindings)
+    }
+
+    private func sessionCount(of username: String) -> Int {
+        sessions.values.count { $0.username == username } + opening.values.count { $0.username == username }
     }
 
     /// Ends what older sessions of an agent are open.

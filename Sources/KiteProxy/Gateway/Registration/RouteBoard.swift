@@ -29,12 +29,20 @@ actor RouteBoard {
         let epoch: UInt64
         let secret: SessionSecret
         let bindings: [TunnelBinding]
+        /// All that it was given.
+        let names: Set<RouteKey>
         /// The event loop of each lane, by lane number.
         var loops: [Int: Int] = [:]
         var nextLane = 0
         /// The agent has said that it stops.
         var isLeaving = false
         var ports: [PublicPort] = []
+    }
+    /// A session that is being opened.
+    struct Opening {
+        let username: String
+        /// What it has been given until now.
+        var names: Set<RouteKey> = []
     }
     struct DirectRoute {
         let username: String
@@ -44,6 +52,8 @@ actor RouteBoard {
 
     let options: GatewayOptions
     let claims: any ClaimStore
+    /// Knows whose kites are that are registered with Kontrol; nil: nobody does.
+    let resolver: (any KiteResolver)?
     /// Kites that dial back, whose ids are claimed here as well.
     let kiteTunnels: KiteTunnelBook
     let logger: Logger
@@ -57,6 +67,7 @@ actor RouteBoard {
     /// What a route is while agents serve it.
     var tunnelSpecs: [RouteKey: RouteSpec] = [:]
     var sessions: [String: Session] = [:]
+    var opening: [String: Opening] = [:]
     var sessionOfAgent: [String: String] = [:]
     var direct: [RouteKey: DirectRoute] = [:]
     var nextRegistration: UInt64 = 0
@@ -64,12 +75,14 @@ actor RouteBoard {
     var isClosing = false
 
     init(
-        options: GatewayOptions, claims: any ClaimStore, kiteTunnels: KiteTunnelBook = KiteTunnelBook(), logger: Logger,
+        options: GatewayOptions, claims: any ClaimStore, resolver: (any KiteResolver)? = nil,
+        kiteTunnels: KiteTunnelBook = KiteTunnelBook(), logger: Logger,
         now: @escaping @Sendable () -> Int64 = secondsSince1970
     ) {
         self.now = now
         self.options = options
         self.claims = claims
+        self.resolver = resolver
         self.kiteTunnels = kiteTunnels
         book = ClaimBook(limit: options.tunnels.namesPerUser)
         ports = PortBook(limit: options.tunnels.portsPerUser)

@@ -86,6 +86,89 @@ struct RouteBoardTests {
         await #expect(throws: TransportError.self) { _ = try await send("", to: port) }
     }
 
+    @Test("A kite's id is given to nobody but the user whom Kontrol knows it of")
+    func idsKnownToKontrol() async throws {
+        let alices = "0e1d7b54-0000-4000-8000-0000000000b1"
+        let unknown = "0e1d7b54-0000-4000-8000-0000000000b2"
+        let resolver = ScriptedResolver()
+        resolver.urls.withLock { $0[alices] = "http://127.0.0.1:1/kite" }
+        let board = RouteBoard(
+            options: GatewayOptions(), claims: MemoryClaimStore(), resolver: resolver, logger: testLogger)
+        try await board.start(workers: [], publicURL: "http://gw", policy: .allowingLoopback)
+        func status(_ tunnel: TunnelRequest, _ username: String) async -> Int? {
+            let agent = hello("agent-\(UInt64.random(in: 0 ... .max))", [tunnel])
+            return refusal(await board.open(agent, tunnels: [tunnel], username: username, loop: 0))?.status
+        }
+        for tunnel in [TunnelRequest(kind: .kite, kiteID: alices), TunnelRequest(name: alices, kind: .http)] {
+            #expect(await status(tunnel, "user-b") == 409)
+        }
+        await #expect(throws: RegistrationError.self) {
+            _ = try await board.register(kiteID: alices, url: "http://127.0.0.1:1/kite", username: "user-b")
+        }
+        await #expect(throws: RegistrationError.self) {
+            try await board.claim(kiteID: RouteKey(alices), username: "user-b")
+        }
+        #expect(await status(TunnelRequest(kind: .kite, kiteID: alices), "user-a") == nil)
+        _ = try await board.register(kiteID: alices, url: "http://127.0.0.1:1/kite", username: "user-a")
+        #expect(await status(TunnelRequest(kind: .kite, kiteID: unknown), "user-b") == nil)
+        // What is known already goes on while Kontrol is away; the rest has to wait.
+        resolver.isDown.store(true, ordering: .relaxed)
+        #expect(await status(TunnelRequest(kind: .kite, kiteID: alices), "user-a") == nil)
+        #expect(
+            await status(TunnelRequest(kind: .kite, kiteID: "0e1d7b54-0000-4000-8000-0000000000b3"), "user-a") == 503)
+    }
+
+    @Test("A session does not lose what it was given to its own further tunnels")
+    func ownNames() async throws {
+        var options = GatewayOptions()
+        options.tunnels.namesPerUser = 2
+        let board = RouteBoard(options: options, claims: MemoryClaimStore(), logger: testLogger)
+        try await board.start(workers: [], publicURL: "http://gw", policy: .allowingLoopback)
+        let ids = (1...3).map { "0e1d7b54-0000-4000-8000-0000000000c\($0)" }
+        let tunnels = ids.map { TunnelRequest(name: $0, kind: .http) }
+        for epoch in 1...2 as ClosedRange<UInt64> {
+            let opened = await board.open(
+                hello("agent-one", epoch: epoch, tunnels), tunnels: tunnels, username: "a", loop: 0)
+            guard case .attach(let welcome, _) = opened else {
+                Issue.record("not opened")
+                return
+            }
+            #expect(welcome.tunnels.map { $0.refusal?.status } == [nil, nil, 429])
+        }
+        // Nor to another session of its user.
+        let other = await board.open(hello("agent-two", [tunnels[2]]), tunnels: [tunnels[2]], username: "a", loop: 0)
+        #expect(refusal(other)?.status == 429)
+        for id in ids.prefix(2) { #expect(await board.book.owner(of: RouteKey(id)) == "a") }
+    }
+
+    @Test("Tunnels above the limit of an agent are refused one by one, and agents above that of a user")
+    func limits() async throws {
+        var options = GatewayOptions()
+        options.tunnels.tunnelsPerSession = 1
+        options.tunnels.sessionsPerUser = 2
+        let board = RouteBoard(options: options, claims: MemoryClaimStore(), logger: testLogger)
+        try await board.start(workers: [], publicURL: "http://gw", policy: .allowingLoopback)
+        let tunnels = ["one", "two"].map { TunnelRequest(name: $0, kind: .http) }
+        for (agent, epoch) in [("agent-one", 1), ("agent-two", 1), ("agent-one", 2)] as [(String, UInt64)] {
+            let opened = await board.open(
+                hello(agent, epoch: epoch, tunnels), tunnels: tunnels, username: "a", loop: 0)
+            guard case .attach(let welcome, _) = opened else {
+                Issue.record("\(agent) was not let in")
+                return
+            }
+            #expect(welcome.tunnels.map { $0.refusal?.status } == [nil, 403])
+        }
+        let third = await board.open(hello("agent-three", tunnels), tunnels: tunnels, username: "a", loop: 0)
+        guard case .refuse(let refusal) = third else {
+            Issue.record("one too many was let in")
+            return
+        }
+        #expect(refusal.status == 429)
+        let other = [TunnelRequest(name: "other", kind: .http)]
+        let opened = await board.open(hello("agent-four", other), tunnels: other, username: "b", loop: 0)
+        #expect(self.refusal(opened) == nil)
+    }
+
     @Test("When a name was last used is recorded, at most once a minute")
     func lastUse() async throws {
         let store = HeldClaimStore(isHolding: false)
