@@ -1,5 +1,6 @@
 /// Why the gateway answered a request itself instead of passing it on.
 import KiteHTTP
+import KiteTunnel
 
 /// The cause of a refusal; its raw value labels metrics and log lines.
 package enum RefusalCause: String, Sendable, CaseIterable, Codable {
@@ -16,6 +17,7 @@ package enum RefusalCause: String, Sendable, CaseIterable, Codable {
     case upstreamBusy = "upstream_busy"
     case connectFailed = "connect_failed"
     case targetForbidden = "target_forbidden"
+    case tunnelRefused = "tunnel_refused"
     case upstreamBroken = "upstream_broken"
     case upstreamInvalid = "upstream_invalid"
     case upstreamSilent = "upstream_silent"
@@ -31,6 +33,11 @@ package enum RefusalCause: String, Sendable, CaseIterable, Codable {
     case unauthenticated
     case nameTaken = "name_taken"
     case badTunnel = "bad_tunnel"
+    case sessionOver = "session_over"
+    case superseded
+    case tunnelForbidden = "tunnel_forbidden"
+    case tunnelLimit = "tunnel_limit"
+    case tunnelUnavailable = "tunnel_unavailable"
     case shuttingDown = "shutting_down"
 
     /// Its place in an array of counters.
@@ -38,6 +45,28 @@ package enum RefusalCause: String, Sendable, CaseIterable, Codable {
 }
 
 extension RefusalCause {
+    /// What an agent's connection was refused for.
+    init(session refusal: TunnelRefusal) {
+        self =
+            switch refusal.status {
+            case 404: .sessionOver
+            case 409: .superseded
+            case 429: .tunnelLimit
+            default: .shuttingDown
+            }
+    }
+
+    /// What one tunnel of an agent was refused for.
+    init(tunnel refusal: TunnelRefusal) {
+        self =
+            switch refusal.status {
+            case 403: .tunnelForbidden
+            case 409: .nameTaken
+            case 429: .tunnelLimit
+            default: .tunnelUnavailable
+            }
+    }
+
     /// What the engine refused a request for.
     init(_ error: HTTPError) {
         self =

@@ -9,6 +9,7 @@ import NIOCore
 /// The tunnel door of one event loop (`/-/tunnel`).
 final class TunnelDoor {
     private unowned let worker: Worker
+    private var refusalLog = LogRateLimit<RefusalCause>()
 
     init(_ worker: Worker) { self.worker = worker }
 
@@ -86,15 +87,45 @@ final class TunnelDoor {
             case .resume(let session, let secret, let lane, _):
                 decision = await board.resume(session, secret: secret, lane: lane, username: username)
             }
-            reference.run { $0.door.answer(pending.value, hello, decision) }
+            reference.run { $0.door.answer(pending.value, hello, decision, username) }
         }
-        if !accepted { handshake.refuse(TunnelRefusal(status: 503, reason: "the gateway is busy", retryAfter: 1)) }
+        if !accepted {
+            refuse(
+                handshake, TunnelRefusal(status: 503, reason: "the gateway is busy", retryAfter: 1), .tunnelUnavailable,
+                username)
+        }
     }
 
-    private func answer(_ handshake: GatewayLaneHandshake, _ hello: AgentHello, _ decision: LaneDecision) {
+    private func refuse(
+        _ handshake: GatewayLaneHandshake, _ refusal: TunnelRefusal, _ cause: RefusalCause, _ username: String
+    ) {
+        report(cause, refusal, username)
+        handshake.refuse(refusal)
+    }
+
+    /// Counts what an agent was refused and tells the operator.
+    private func report(_ cause: RefusalCause, _ refusal: TunnelRefusal, _ username: String, name: String? = nil) {
+        worker.metrics.refusals[cause, default: 0] &+= 1
+        guard let suppressed = refusalLog.admit(cause, now: worker.eventLoop.now) else { return }
+        worker.settings.logger.notice(
+            name == nil ? "agent refused" : "tunnel refused",
+            metadata: [
+                "cause": "\(cause.rawValue)", "status": "\(refusal.status)", "user": "\(username)",
+                "name": "\(name ?? "-")", "detail": "\(refusal.reason)", "suppressed": "\(suppressed)",
+            ])
+    }
+
+    private func answer(
+        _ handshake: GatewayLaneHandshake, _ hello: AgentHello, _ decision: LaneDecision, _ username: String
+    ) {
         switch decision {
-        case .refuse(let refusal): handshake.refuse(refusal)
+        case .refuse(let refusal): refuse(handshake, refusal, RefusalCause(session: refusal), username)
         case .attach(let welcome, let bindings):
+            for grant in welcome.tunnels {
+                if let refusal = grant.refusal {
+                    report(RefusalCause(tunnel: refusal), refusal, username, name: grant.name)
+                }
+            }
             let delegate = AttachedLaneDelegate(worker: worker, session: welcome.session, number: welcome.lane)
             guard let lane = handshake.accept(welcome, configuration: LaneConfiguration(), delegate: delegate) else {
                 if !welcome.isSurplus { delegate.tellBoard() }
@@ -105,20 +136,23 @@ final class TunnelDoor {
                 delegate: delegate)
         case .resume(let welcome, let home):
             guard case .resume(_, _, _, let received) = hello.purpose else { return }
-            resume(handshake, welcome, received: received, home: home)
+            resume(handshake, welcome, received: received, home: home, username)
         }
     }
 
     /// Goes on with a lane of this event loop or, where chance brought the new connection elsewhere, of another.
-    private func resume(_ handshake: GatewayLaneHandshake, _ welcome: GatewayWelcome, received: UInt64, home: Int) {
+    private func resume(
+        _ handshake: GatewayLaneHandshake, _ welcome: GatewayWelcome, received: UInt64, home: Int, _ username: String
+    ) {
         let waiting = NIOLoopBound(handshake, eventLoop: worker.eventLoop)
         let here = worker.eventLoop
         let reference =
             home == worker.index ? WorkerReference(worker) : worker.neighbours.first { $0.index == home }
-        guard let reference else { return handshake.refuse(Self.noSession) }
+        guard let reference else { return refuse(handshake, Self.noSession, .sessionOver, username) }
+        let own = WorkerReference(worker)
         reference.run { worker in
             guard let lane = worker.lane(session: welcome.session, number: welcome.lane) else {
-                return here.execute { waiting.value.refuse(Self.noSession) }
+                return own.run { $0.door.refuse(waiting.value, Self.noSession, .sessionOver, username) }
             }
             let bound = NIOLoopBound(lane, eventLoop: worker.eventLoop)
             here.execute {
