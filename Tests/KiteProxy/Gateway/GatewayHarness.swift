@@ -39,7 +39,8 @@ final class ScriptedResolver: KiteResolver {
         return urls.withLock { $0[id] }.map {
             KontrolKite(
                 identity: KiteIdentity(
-                    name: "k", username: "u", id: id, environment: "e", region: "r", version: "1.0.0", hostname: "h"),
+                    name: "k", username: "user-a", id: id, environment: "e", region: "r", version: "1.0.0",
+                    hostname: "h"),
                 url: $0)
         }
     }
@@ -158,11 +159,16 @@ func startMirror() async throws -> (Listener, Int) {
 }
 
 /// An agent that joins each stream with a connection to a port.
-func makeAgent(gateway port: Int, target: Int, tunnels: [TunnelRequest], user: String = "user-a") throws
+func makeAgent(
+    gateway port: Int, target: Int, tunnels: [TunnelRequest], user: String = "user-a",
+    wantsNotes: Bool = false
+) throws
     -> TunnelAgentSession
 {
     let dialer = try Dialer()
-    let configuration = TunnelAgentConfiguration(gateway: "http://127.0.0.1:\(port)", tunnels: tunnels) { user }
+    let configuration = TunnelAgentConfiguration(
+        gateway: "http://127.0.0.1:\(port)", tunnels: tunnels, wantsNotes: wantsNotes
+    ) { user }
     return TunnelAgentSession(configuration: configuration, dialer: dialer, logger: testLogger) { incoming in
         let stream = incoming.stream
         stream.setReading(false)

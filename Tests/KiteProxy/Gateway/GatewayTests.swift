@@ -303,7 +303,7 @@ struct GatewayTests {
 
     @Test("A name stays with the user who claimed it first")
     func claims() async throws {
-        try await withGateway { _, port async throws in
+        try await withGateway { gateway, port async throws in
             let tunnels = [TunnelRequest(name: "mine", kind: .http)]
             try await withAgent(try makeAgent(gateway: port, target: 1, tunnels: tunnels)) { grants in
                 #expect(grants.first?.refusal == nil)
@@ -316,6 +316,7 @@ struct GatewayTests {
                 refused.withLock { $0 = refusal }
             }
             #expect(refused.withLock { $0?.status } == 409)
+            #expect(await gateway.metrics().refusals[.nameTaken] == 1)
         }
     }
 
@@ -347,6 +348,40 @@ struct GatewayTests {
         try await withGateway(resolver: resolver) { _, port async throws in
             #expect(try await get("/proxy/Math/x", port: port).contains("GET /two/x "))
             #expect(try await get("/proxy/math/x", port: port).hasPrefix("HTTP/1.1 404 "))
+        }
+        await mirror.close()
+    }
+
+    @Test("Of several kites of a name one serves all of a session, and an open WebSocket counts as work")
+    func severalKites() async throws {
+        let (mirror, target) = try await startMirror()
+        let resolver = ScriptedResolver()
+        resolver.urls.withLock { $0["Math"] = "http://127.0.0.1:\(target)/one" }
+        resolver.others.withLock { $0["Math"] = ["http://127.0.0.1:\(target)/two"] }
+        try await withGateway({ $0.threads = 2 }, resolver: resolver) { _, port async throws in
+            var used: Set<String> = []
+            for session in 0..<20 {
+                var kites: Set<String> = []
+                for path in ["xhr", "xhr_send", "xhr", "xhr_streaming?t=1"] {
+                    let answer = try await get("/proxy/Math/00\(session)/s\(session)/\(path)", port: port)
+                    kites.insert(answer.contains("GET /one/") ? "one" : answer.contains("GET /two/") ? "two" : answer)
+                }
+                #expect(kites.count == 1)
+                used.formUnion(kites)
+            }
+            #expect(used == ["one", "two"])
+        }
+        // On one event loop, so that all see the same.
+        try await withGateway(resolver: resolver) { gateway, port async throws in
+            let held = try await PausedVisitor.connect(to: port)
+            held.write("GET /proxy/Math/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+            while await gateway.metrics().openUpgrades == 0 { await Task.yield() }
+            var kites: Set<String> = []
+            for _ in 0..<6 {
+                let answer = try await get("/proxy/Math/x", port: port)
+                kites.insert(answer.contains("GET /one/") ? "one" : answer.contains("GET /two/") ? "two" : answer)
+            }
+            #expect(kites == ["one"] || kites == ["two"])
         }
         await mirror.close()
     }
@@ -400,6 +435,29 @@ struct GatewayTests {
             let answer = try await get("/proxy/\(id)/x", port: port)
             #expect(answer.hasPrefix("HTTP/1.1 502 "))
             #expect(await gateway.metrics().refusals[.targetForbidden] == 1)
+        }
+        await mirror.close()
+    }
+
+    @Test("An agent that wants to know hears of WebSockets and of refused requests, too")
+    func notes() async throws {
+        let (mirror, target) = try await startMirror()
+        try await withGateway { gateway, port async throws in
+            let agent = try makeAgent(
+                gateway: port, target: target, tunnels: [TunnelRequest(name: "shop", kind: .http)], wantsNotes: true)
+            try await withAgent(agent) { _ async throws in
+                _ = try await send(
+                    "GET /proxy/shop/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nearly",
+                    to: port, until: "early")
+                #expect(try await get("/proxy/shop/break", port: port).hasPrefix("HTTP/1.1 502 "))
+                #expect(try await get("/proxy/shop/x", port: port).hasPrefix("HTTP/1.1 200 "))
+                var statuses: [UInt16] = []
+                for await case .note(let note) in agent.events {
+                    statuses.append(note.status)
+                    if statuses.count == 3 { break }
+                }
+                #expect(statuses == [101, 502, 200])
+            }
         }
         await mirror.close()
     }

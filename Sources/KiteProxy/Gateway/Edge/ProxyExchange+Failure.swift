@@ -5,6 +5,7 @@ import NIOCore
 extension ProxyExchange {
     func failed(_ failure: HTTPClientFailure) {
         guard let exchange, let upstream, let route else { return }
+        let isUnsent = stage == .connecting
         if failure.responseStarted {
             worker.metrics.responses[0] &+= 1
             return exchange.abort(failure.cause)
@@ -16,6 +17,14 @@ extension ProxyExchange {
         default: countsAgainst = false
         }
         if countsAgainst, upstream.failed(at: worker.eventLoop.now) { worker.metrics.ejections &+= 1 }
+        if isUnserved(failure, isUnsent: isUnsent), detours < Self.mostDetours {
+            detours += 1
+            attempts -= 1
+            leaveUpstream()
+            if exchange.request.bodyLength != .none { exchange.setReading(false) }
+            stage = .connecting
+            return proceed(on: route, excluding: upstream)
+        }
         let mayRepeat =
             attempts < 2
             && (failure.isRetryable(method: exchange.request.method, bodyConsumed: bodyConsumed)
@@ -27,8 +36,22 @@ extension ProxyExchange {
             stage = .connecting
             return proceed(on: route, excluding: failure.wasReused ? nil : upstream)
         }
-        let (cause, refusal) = Self.refusal(for: failure.cause)
+        let (cause, refusal) = Self.refusal(for: failure.cause, isTunnelled: !(upstream is DirectUpstream))
         refuse(cause, refusal, detail: failure.cause.message)
+    }
+
+    /// Ways to a lane that was going just then, for one request; a route's agents do not restart so often meanwhile.
+    private static let mostDetours = 8
+
+    /// Whether the agent's lane went, or was about to, before the agent served the request: it is sent over another lane, or waits for
+    /// one. An agent that stops may give up what it serves with the same code, so that only what may be repeated is.
+    private func isUnserved(_ failure: HTTPClientFailure, isUnsent: Bool) -> Bool {
+        guard !bodyConsumed, !failure.bytesReceived else { return false }
+        switch failure.cause.code {
+        case .goingAway: return isUnsent || !failure.wasReused && exchange?.request.method.isIdempotent == true
+        case .laneLost: return isUnsent
+        default: return false
+        }
     }
 
     /// Whether the upstream cannot have seen anything of the request.
@@ -39,12 +62,18 @@ extension ProxyExchange {
         }
     }
 
-    static func refusal(for error: TransportError) -> (RefusalCause, Refusal) {
+    static func refusal(for error: TransportError, isTunnelled: Bool) -> (RefusalCause, Refusal) {
         switch error.code {
         case .connectFailed, .connectTimeout, .tlsFailed:
             (
                 .connectFailed,
                 Refusal(502, "The service behind this address does not accept connections; its owner has to start it.")
+            )
+        case .refused where isTunnelled:
+            (
+                .tunnelRefused,
+                Refusal(
+                    502, "The agent of the service behind this address does not serve it; its owner has to see to it.")
             )
         case .refused:
             (.targetForbidden, Refusal(502, "The service behind this address may not be reached through this gateway."))

@@ -95,14 +95,19 @@ extension ProxyExchange {
         upstream?.succeeded()
         guard let exchange else { return transport.abort(TransportError(.cancelled, "The visitor went away")) }
         status = 101
+        upstream?.note(exchange.request, status: status, duration: worker.eventLoop.now - began)
         worker.metrics.responses[1] &+= 1
         logAccess(exchange)
         let visitor = exchange.upgrade(head)
+        // It has this to do until the relay ends.
+        let upstream = upstream
+        if visitor != nil { self.upstream = nil }
         finish()
         guard let visitor else { return transport.abort(TransportError(.cancelled, "The visitor went away")) }
         let worker = worker
         let box = RelayEnd()
         let relay = TransportRelay(visitor, transport) { outcome in
+            upstream?.outstanding -= 1
             if let relay = box.relay { worker.untrack(relay, outcome) }
             box.relay = nil
         }

@@ -10,7 +10,8 @@ extension ProxyExchange {
     func proceed(on route: Route, excluding failed: Upstream? = nil) {
         self.route = route
         route.isUsed = true
-        if let upstream = route.choose(at: worker.eventLoop.now, excluding: failed) {
+        let session = route.upstreams.count > 1 ? exchange.flatMap { SockJSSession.hash(in: $0.request.target) } : nil
+        if let upstream = route.choose(at: worker.eventLoop.now, excluding: failed, session: session) {
             if isSlashMissing, !(upstream is DirectUpstream), upstream.pathPrefix(in: route) == nil {
                 redirectToDirectory()
             } else {

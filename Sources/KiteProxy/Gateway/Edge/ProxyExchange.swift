@@ -40,6 +40,8 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
     var bodyConsumed = false
     var hasResponded = false
     var attempts = 0
+    /// How often a lane went before it took the request.
+    var detours = 0
     /// What of the body arrived before there was a connection: at most one read.
     var heldBody: [ByteBuffer] = []
     /// The trailers, where the body ended before there was a connection.
@@ -109,6 +111,7 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         guard let exchange else { return }
         status = refusal.status
         hasResponded = true
+        upstream?.note(exchange.request, status: status, duration: worker.eventLoop.now - began)
         logAccess(exchange)
         worker.refuse(exchange, cause, refusal, route: key, detail: detail)
     }
@@ -166,6 +169,7 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         bodyConsumed = false
         hasResponded = false
         attempts = 0
+        detours = 0
         heldBody = []
         heldTrailers = nil
         worker.give(self)

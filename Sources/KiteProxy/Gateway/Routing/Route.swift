@@ -27,6 +27,8 @@ final class Route {
     /// Put before the rest of a path URL on its way to an agent; targets with an address have their own.
     private(set) var tunnelPath: ByteBuffer?
     private(set) var upstreams: [Upstream] = []
+    /// Where the search for an upstream begins.
+    private var turn = 0
     /// Set with each request; whoever is interested takes it back.
     var isUsed = false
     /// Requests that wait for an agent.
@@ -74,13 +76,20 @@ final class Route {
         upstreams.removeAll(where: isGone)
     }
 
-    /// The upstream for the next request: of those connected and healthy the one with the fewest exchanges under way, lanes of this event
-    /// loop first; of those ejected when there is no other.
-    func choose(at now: NIODeadline, excluding failed: Upstream? = nil) -> Upstream? {
+    /// The upstream for the next request: of those connected and healthy the one with the fewest exchanges under way (in turn where there
+    /// are several), lanes of this event loop first; of those ejected when there is no other.
+    /// - Parameter session: of a SockJS session: its requests belong to one kite, so they are given to the upstream that it ranks first
+    ///   (rendezvous hashing: the others' sessions stay where they are when one comes or goes).
+    func choose(at now: NIODeadline, excluding failed: Upstream? = nil, session: UInt64? = nil) -> Upstream? {
         var best: Upstream?
         var bestRank = Int.max
-        for upstream in upstreams where upstream.isConnected {
-            var rank = upstream.outstanding
+        var place = turn < upstreams.count ? turn : 0
+        turn = place + 1
+        for _ in upstreams.indices {
+            let upstream = upstreams[place]
+            place = place + 1 < upstreams.count ? place + 1 : 0
+            guard upstream.isConnected else { continue }
+            var rank = session.map { SockJSSession.rank(of: upstream.identity, for: $0) } ?? upstream.outstanding
             if upstream is NeighbourUpstream { rank += 1 << 40 }
             if upstream.isEjected(at: now) { rank += 1 << 48 }
             if upstream === failed { rank += 1 << 56 }

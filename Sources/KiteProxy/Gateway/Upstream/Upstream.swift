@@ -20,6 +20,9 @@ class Upstream {
     var isConnected: Bool { true }
     /// For operators.
     var name: String { "" }
+    /// What sessions are assigned by: the same on all event loops that have a way of their own.
+    private(set) lazy var identity = SockJSSession.number(identityText.utf8)
+    var identityText: String { name }
 
     /// What is put before the rest of a path URL.
     func pathPrefix(in route: Route) -> ByteBuffer? { route.tunnelPath }
@@ -165,6 +168,7 @@ final class DirectUpstream: Upstream {
     }
 
     override var name: String { target.endpoint.description }
+    override var identityText: String { name + target.path }
     override func pathPrefix(in route: Route) -> ByteBuffer? { path }
 
     override func open(

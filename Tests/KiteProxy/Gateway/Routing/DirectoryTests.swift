@@ -91,6 +91,15 @@ struct DirectoryTests {
     }
 }
 
+private final class NamedUpstream: Upstream {
+    private let text: String
+    override var name: String { text }
+    init(_ name: String, pool: ConnectionPool) {
+        text = name
+        super.init(pool: pool)
+    }
+}
+
 @Suite("Choosing an upstream")
 struct UpstreamChoiceTests {
     private func makeRoute(_ count: Int) -> (Route, [Upstream], NIODeadline) {
@@ -106,6 +115,50 @@ struct UpstreamChoiceTests {
         for (upstream, outstanding) in zip(upstreams, [4, 1, 2]) { upstream.outstanding = outstanding }
         #expect(route.choose(at: now) === upstreams[1])
         #expect(route.choose(at: now, excluding: upstreams[1]) === upstreams[2])
+    }
+
+    @Test func thoseThatHaveAsMuchToDoTakeTurns() {
+        let (route, upstreams, now) = makeRoute(3)
+        var counts = [0, 0, 0]
+        for _ in 0..<9 {
+            let chosen = route.choose(at: now)
+            if let place = upstreams.firstIndex(where: { $0 === chosen }) { counts[place] += 1 }
+        }
+        #expect(counts == [3, 3, 3])
+    }
+
+    @Test func aSessionStaysWithOneUpstreamAndTheOthersTakeTheSessionsOfOneThatFails() throws {
+        let loop = EmbeddedEventLoop()
+        let route = Route(RouteSpec(key: RouteKey("r"), kind: .direct, owner: "a", path: ""))
+        let upstreams = (0..<3).map {
+            NamedUpstream("kite \($0)", pool: ConnectionPool(wheel: TimerWheel(eventLoop: loop)))
+        }
+        for upstream in upstreams { route.add(upstream) }
+        let now = NIODeadline.now()
+        let sessions = (0..<300).map { SockJSSession.number("session \($0)".utf8) }
+        func places() -> [Int?] {
+            sessions.map { session in
+                let chosen = route.choose(at: now, session: session)
+                return upstreams.firstIndex { $0 === chosen }
+            }
+        }
+        let before = places()
+        for place in 0..<3 { #expect(before.count { $0 == place } > 50) }
+        upstreams[0].outstanding = 9
+        #expect(places() == before)
+        for _ in 0..<3 { _ = upstreams[1].failed(at: now) }
+        for (old, new) in zip(before, places()) { #expect(old == 1 ? new != 1 : new == old) }
+        upstreams[1].succeeded()
+        #expect(places() == before)
+    }
+
+    @Test(arguments: [
+        ("/proxy/m/1/abc/xhr", "abc"), ("/proxy/m/2/abc/xhr_send?t=1/2/3/xhr", "abc"), ("/1/abc/websocket", "abc"),
+        ("/proxy/m/1/abd/xhr", "abd"), ("/proxy/m/info", nil), ("/proxy/m/1/abc/xhrs", nil), ("/1//xhr", nil),
+        ("//abc/xhr", nil), ("/abc/xhr", nil), ("xhr", nil), ("/xhr", nil), ("", nil), ("*", nil),
+    ])
+    func sessions(target: String, session: String?) {
+        #expect(SockJSSession.hash(in: ByteBuffer(string: target)) == session.map { SockJSSession.number($0.utf8) })
     }
 
     @Test func failuresInARowEjectForAWhileAndSuccessForgivesThem() {
