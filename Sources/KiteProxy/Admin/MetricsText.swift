@@ -68,6 +68,8 @@ enum MetricsText {
         text.metric(
             "kiteproxy_reconnects_total", .counter, "Lanes that came for a session known before", metrics.reconnects)
         text.metric("kiteproxy_sessions", .gauge, "Sessions of agents", metrics.sessions)
+        text.metric(
+            "kiteproxy_kite_sessions", .gauge, "Visitors' sessions with kites that dial back", metrics.kiteSessions)
         text.metric("kiteproxy_routes", .gauge, "Routes known", metrics.routes)
         text.metric("kiteproxy_routes_serving", .gauge, "Routes that can serve now", metrics.servingRoutes)
         text.metric(

@@ -171,7 +171,9 @@ public final class KontrolServer: Sendable {
     }
 
     private func registerMachine(_ request: KiteRequest) async throws -> String {
-        let arguments: RegisterMachineArguments = try request.single()
+        // `kitectl register` gives the user's name instead, which stands in the caller's identity as well.
+        let isName = if case .string? = request.arguments.first { request.arguments.count == 1 } else { false }
+        let arguments: RegisterMachineArguments = isName ? RegisterMachineArguments() : try request.single()
         return try await answering { () throws(KontrolError) in
             try await self.service.registerMachine(username: request.caller.username, secret: arguments.secret).text
         }

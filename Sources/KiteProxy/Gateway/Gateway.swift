@@ -241,6 +241,7 @@ package final class Gateway: Service {
         sum.routes = routes.count
         sum.servingRoutes = routes.count { $0.isServing }
         sum.sessions = await board.sessionCount
+        sum.kiteSessions = kiteTunnels.sessionCount
         sum.reconnects &+= await board.reconnects
         return sum
     }

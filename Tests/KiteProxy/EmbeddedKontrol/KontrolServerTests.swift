@@ -269,10 +269,12 @@ struct KontrolServerTests {
         }
     }
 
-    @Test func machinesGetTheirKeyOverTheWire() async throws {
+    /// As kites ask for it, and as kitectl does.
+    @Test(arguments: [#"[{"authType":""}]"#, "[{}]", #"["ann"]"#, #"["somebody else, who is not looked at"]"#])
+    func machinesGetTheirKeyOverTheWire(arguments: String) async throws {
         try await withServer(policy: .open) { service, _, channel, _ in
             let kite = identity("cli", user: "ann")
-            let text = try message("registerMachine", #"[{"authType":""}]"#, authentication: "null", kite: kite)
+            let text = try message("registerMachine", arguments, authentication: "null", kite: kite)
             try await channel.send(text)
             let key = try #require(answer(try await channel.next()).result as? String)
             #expect(try service.verifier.verify(kiteKey: key).username == "ann")

@@ -42,6 +42,8 @@ package struct GatewayMetrics: Sendable, Equatable {
     package var servingRoutes = 0
     /// Sessions of agents.
     package var sessions = 0
+    /// Visitors' sessions with kites that dial back.
+    package var kiteSessions = 0
 
     package init() {}
 
