@@ -80,9 +80,12 @@ public final class HTTPServerConnection: ByteTransportDelegate {
     }
 
     /// Graceful shutdown: finishes what is going on, then closes. The response says `Connection: close`.
-    public func drain() {
+    /// - Parameter idleTime: how long a connection that is at rest waits for one more request, so that a visitor who is about to send
+    ///   one meets no closed connection; nil: it closes at once.
+    public func drain(idleTime: TimeAmount? = nil) {
         guard !isOver else { return }
-        perform(machine.drain())
+        perform(machine.drain(closingIdle: idleTime == nil))
+        if let idleTime, armed == .keepAlive { timer?.start(after: min(idleTime, machine.limits.keepAliveTimeout)) }
         settle()
     }
 

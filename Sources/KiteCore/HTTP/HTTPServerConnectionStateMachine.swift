@@ -89,6 +89,8 @@ struct HTTPServerConnectionStateMachine {
     private var isBodyWanted = true
     private(set) var isInputClosed = false
     private var isDraining = false
+    /// While draining: whether one more request is answered on a connection that was at rest.
+    private var allowsLastRequest = false
 
     init(limits: HTTPLimits) {
         self.limits = limits
@@ -123,8 +125,11 @@ struct HTTPServerConnectionStateMachine {
     }
 
     private mutating func nextHead() -> Action {
-        guard inbound.readableBytes > 0 else { return isInputClosed || isDraining ? close() : .none }
+        guard inbound.readableBytes > 0 else {
+            return isInputClosed || isDraining && !allowsLastRequest ? close() : .none
+        }
         do {
+            allowsLastRequest = false
             guard let head = try scanner.feed(&inbound) else { return isInputClosed ? close() : .none }
             if let limit = limits.bodyBytes, case .known(let length) = head.bodyLength, length > limit {
                 return .refuse(.largeBody, head)
@@ -328,10 +333,13 @@ struct HTTPServerConnectionStateMachine {
     }
 
     /// Finish what is going on, then close.
+    /// - Parameter closingIdle: whether to close at once when nothing is going on, instead of after one more request.
     /// - Returns: `close` when nothing is going on.
-    mutating func drain() -> Action {
+    mutating func drain(closingIdle: Bool = true) -> Action {
         isDraining = true
-        if case .head = input, inbound.readableBytes == 0 { return close() }
+        guard case .head = input, inbound.readableBytes == 0 else { return .none }
+        if closingIdle { return close() }
+        allowsLastRequest = true
         return .none
     }
 

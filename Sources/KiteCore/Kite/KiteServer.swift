@@ -1,5 +1,5 @@
 /// A kite that listens by itself.
-import KiteHTTP
+package import KiteHTTP
 import KiteSupport
 import Logging
 public import NIOCore
@@ -53,13 +53,18 @@ public final class KiteServer: Service {
     /// Where it listens.
     public var address: SocketAddress { listener.address }
 
+    /// What it listens on, for a successor in another process.
+    package var sockets: [ListeningSocket] { listener.sockets }
+
     /// The URL by which clients of this machine reach the kite.
     public var url: String {
         let host = address.ipAddress ?? "127.0.0.1"
         return "http://\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)\(endpoint.path)"
     }
 
-    static func listen(_ endpoint: KiteEndpoint, host: String, port: Int) async throws -> KiteServer {
+    static func listen(
+        _ endpoint: KiteEndpoint, host: String, port: Int, inherited: [ListeningSocket]
+    ) async throws -> KiteServer {
         let group = MultiThreadedEventLoopGroup.singleton
         var loops: [NIOLoopBound<Loop>] = []
         var byLoop: [ObjectIdentifier: NIOLoopBound<Loop>] = [:]
@@ -74,10 +79,7 @@ public final class KiteServer: Service {
             limiter: ConnectionLimiter(
                 connections: endpoint.kite.configuration.limits.maximumConnections, connectionsPerAddress: 16_384))
         let table = byLoop
-        let listener = try await Listener.bind(
-            to: SocketAddress.makeAddressResolvingHost(host, port: port), loops: Array(group.makeIterator()),
-            configuration: configuration
-        ) { event in
+        let onEvent: @Sendable (Listener.Event) -> Void = { event in
             switch event {
             case .refused(let address, _):
                 logger.notice(
@@ -86,9 +88,21 @@ public final class KiteServer: Service {
             case .acceptFailed(let error):
                 logger.error("Cannot accept a connection", metadata: ["error": "\(error)"])
             }
-        } onAccept: { transport in
+        }
+        let onAccept: @Sendable (SocketTransport) -> Void = { transport in
             table[ObjectIdentifier(transport.eventLoop)]?.value.serve(transport)
         }
+        let eventLoops = Array(group.makeIterator())
+        let listener =
+            if inherited.isEmpty {
+                try await Listener.bind(
+                    to: SocketAddress.makeAddressResolvingHost(host, port: port), loops: eventLoops,
+                    configuration: configuration, onEvent: onEvent, onAccept: onAccept)
+            } else {
+                try await Listener.listen(
+                    on: inherited, loops: eventLoops, configuration: configuration, onEvent: onEvent, onAccept: onAccept
+                )
+            }
         return KiteServer(endpoint: endpoint, listener: listener, loops: loops)
     }
 
@@ -121,7 +135,15 @@ extension Kite: Service {
     ) async throws -> KiteServer {
         try await KiteServer.listen(
             KiteEndpoint(kite: self, path: path, routes: routes), host: host ?? configuration.host,
-            port: port ?? configuration.port)
+            port: port ?? configuration.port, inherited: [])
+    }
+
+    /// Listens on the sockets of a predecessor in another process; binds where there are none.
+    package func listen(
+        host: String, port: Int, inherited: [ListeningSocket], routes: KiteEndpoint.Routes?
+    ) async throws -> KiteServer {
+        try await KiteServer.listen(
+            KiteEndpoint(kite: self, routes: routes), host: host, port: port, inherited: inherited)
     }
 
     /// Listens where the configuration says and serves until the task is cancelled or the service group shuts down.

@@ -26,7 +26,10 @@ final class AdminService: Service {
 
     /// Binds; what connects waits until ``run()``.
     /// - Throws: ``CommandFailure`` naming the address and the cure.
-    static func bind(_ address: ListenAddress, source: any AdminSource, logger: Logger) async throws -> AdminService {
+    /// - Parameter inherited: the sockets of a gateway whose place this one takes; it binds where there are none.
+    static func bind(
+        _ address: ListenAddress, inherited: [ListeningSocket] = [], source: any AdminSource, logger: Logger
+    ) async throws -> AdminService {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let tasks = TaskPool(limit: 64)
         let configuration = Listener.Configuration(
@@ -36,20 +39,32 @@ final class AdminService: Service {
         let ready = limits
         do {
             let socket = try await address.resolve()
-            let listener = try await Listener.bind(
-                to: socket, loops: Array(group.makeIterator()), configuration: configuration
-            ) { transport in
+            let onAccept: @Sendable (SocketTransport) -> Void = { transport in
                 HTTPServerConnection(
                     transport: transport, acceptor: AdminAcceptor(source: source, tasks: tasks), limits: ready,
                     peer: ExchangePeer(address: transport.remoteAddress, localAddress: transport.localAddress),
                     resources: HTTPLoopResources(eventLoop: transport.eventLoop))
             }
+            let loops = Array(group.makeIterator())
+            let listener =
+                if inherited.isEmpty {
+                    try await Listener.bind(to: socket, loops: loops, configuration: configuration, onAccept: onAccept)
+                } else {
+                    try await Listener.listen(
+                        on: inherited, loops: loops, configuration: configuration, onAccept: onAccept)
+                }
             return AdminService(listener: listener, group: group, tasks: tasks, logger: logger)
         } catch {
             try? await group.shutdownGracefully()
             throw CommandFailure.listening(on: address, key: "admin-listen", error)
         }
     }
+
+    /// What it listens on, for a successor.
+    var sockets: [ListeningSocket] { listener.sockets }
+
+    /// Another process serves the listener now.
+    func handedOver() async { await listener.close() }
 
     func run() async throws {
         logger.info("Admin listener", metadata: ["address": "\(address.ipAddress ?? ""):\(address.port ?? 0)"])

@@ -55,9 +55,12 @@ struct ListeningFlags: SettingFlags {
     var adminListen: String?
     @Option(name: .customLong("threads"), help: help("threads"))
     var threads: String?
+    @Flag(name: .customLong("take-over"), inversion: .prefixedNo, help: help("take-over"))
+    var takeOver: Bool?
 
     var given: [String: [String]] {
         [
+            "take-over": takeOver.map { [String($0)] } ?? [],
             "listen": listen,
             "listen-tls": listenTLS,
             "tls-cert": tlsCertificates,

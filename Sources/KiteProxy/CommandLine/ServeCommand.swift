@@ -17,7 +17,8 @@ struct ServeCommand: AsyncParsableCommand {
         let logger = configuration.logger()
         raiseFileLimit()
         let services = try await GatewayServices(configuration, logger: logger)
-        try await runUntilSignal(services.services, drain: configuration.settings[GatewaySettings.drainTime])
+        try await runUntilSignal(
+            services.services, endingWith: services.handover, drain: configuration.settings[GatewaySettings.drainTime])
         logger.notice("Stopped")
     }
 }

@@ -31,6 +31,11 @@ enum GatewaySettings {
         meaning: "Metrics, health, admin API and dashboard. It asks nobody for a password: keep it on loopback")
     static let threads = Setting<Int?>.optional(
         "threads", .integer(1...256), shown: "cores", meaning: "Event loops; agents open one lane to each")
+    static let takeOver = Setting<Bool>.single(
+        "take-over", .flag, default: false,
+        meaning:
+            "Whether to take the listeners of the gateway that runs with the same data directory, which then lets its visitors finish and ends"
+    )
 
     // MARK: Kontrol
 
@@ -194,6 +199,7 @@ enum GatewaySettings {
                 [
                     AnySetting(listen), AnySetting(listenTLS), AnySetting(tlsCertificates), AnySetting(tlsKeys),
                     AnySetting(publicURL), AnySetting(domain), AnySetting(adminListen), AnySetting(threads),
+                    AnySetting(takeOver),
                 ]),
             .init(
                 "Kontrol and identity",

@@ -1,6 +1,6 @@
 /// An embedded Kontrol that listens on a port of its own.
 import KiteCore
-import KiteHTTP
+package import KiteHTTP
 import KiteSupport
 import NIOCore
 public import ServiceLifecycle
@@ -11,6 +11,7 @@ public struct KontrolListener: Service {
     public let server: KontrolServer
     private let listening: KiteServer
     private let tasks: TaskPool
+    private let successor = Latch<Void>()
 
     /// Listens at once; connections are served while ``run()`` runs.
     /// - Parameters:
@@ -22,11 +23,19 @@ public struct KontrolListener: Service {
     public init(
         _ server: KontrolServer, host: String, port: Int, publicURL: ((_ port: Int) -> String)? = nil
     ) async throws {
+        try await self.init(server, host: host, port: port, inherited: [], publicURL: publicURL)
+    }
+
+    /// Listens on the sockets of a predecessor in another process; binds where there are none.
+    package init(
+        _ server: KontrolServer, host: String, port: Int, inherited: [ListeningSocket],
+        publicURL: ((_ port: Int) -> String)? = nil
+    ) async throws {
         self.server = server
         let tasks = TaskPool(limit: 1024)
         self.tasks = tasks
         let service = server.service
-        listening = try await server.kite.listen(host: host, port: port) { _ in
+        listening = try await server.kite.listen(host: host, port: port, inherited: inherited) { _ in
             KontrolExchangeAcceptor(service: service, tasks: tasks, next: NothingElse())
         }
         let url = publicURL?(listening.address.port ?? port) ?? listening.url
@@ -39,6 +48,15 @@ public struct KontrolListener: Service {
     /// The port that it listens on.
     public var port: Int { listening.address.port ?? 0 }
 
+    /// What it listens on, for a successor in another process.
+    package var sockets: [ListeningSocket] { listening.sockets }
+
+    /// Another process serves the listener now: connections of kites end, so that they go there.
+    package func handedOver() async {
+        await service.handedOver()
+        successor.succeed(())
+    }
+
     /// The URL by which clients of this machine reach it.
     public var url: String { listening.url }
 
@@ -48,7 +66,14 @@ public struct KontrolListener: Service {
         try await withThrowingDiscardingTaskGroup { group in
             // First, so that it hears of a shutdown before connections end by it.
             group.addTask { try await server.service.run() }
-            group.addTask { try await listening.run() }
+            group.addTask {
+                try await withThrowingTaskGroup(of: Void.self) { serving in
+                    serving.addTask { try await listening.run() }
+                    serving.addTask { try await successor.value() }
+                    defer { serving.cancelAll() }
+                    try await serving.next()
+                }
+            }
             group.addTask { try await tasks.run() }
         }
     }

@@ -47,6 +47,7 @@ public actor KontrolService: Service {
     private(set) var ring: KeyRing
     var registry: Registry
     private var tokens = TokenCache()
+    private var isHandedOver = false
     private var watchers: [String: Watcher] = [:]
     /// Whether the service is being shut down.
     let isEnding = Atomic<Bool>(false)
@@ -162,10 +163,8 @@ public actor KontrolService: Service {
         }
     }
 
-    /// Ends all watchers, notes who was alive and closes the database.
-    package func close() async {
-        for watcher in watchers.values { watcher.events.finish() }
-        watchers = [:]
+    /// Stores which kites are registered, for a process that opens the same data directory.
+    package func saveLiving() async {
         let (staying, leaving) = registry.parting()
         do throws(KontrolError) {
             // So that it ends when it would have ended without the restart.
@@ -178,10 +177,21 @@ public actor KontrolService: Service {
         } catch {
             logger.warning("The registered kites could not be stored", metadata: ["error": "\(error)"])
         }
+    }
+
+    /// Another process keeps the registry now; what this one knows is not to be stored over it.
+    package func handedOver() { isHandedOver = true }
+
+    /// Ends all watchers, notes who was alive and closes the database.
+    package func close() async {
+        for watcher in watchers.values { watcher.events.finish() }
+        watchers = [:]
+        if !isHandedOver { await saveLiving() }
         try? store.close()
     }
 
     func forget(_ receipts: [Registry.Receipt]) async {
+        guard !isHandedOver else { return }
         do throws(KontrolError) {
             try await store.remove(receipts)
         } catch {

@@ -26,12 +26,18 @@ package final class Gateway: Service {
     let logger: Logger
     private let started = Latch<Running>()
     private let ready = Atomic<Bool>(false)
+    /// By listener; what is not there is bound.
+    private let inherited: [[ListeningSocket]]
+    private let hasSuccessor = Atomic<Bool>(false)
+    /// How long visitors' connections that are at rest wait for one more request when another process has taken the listeners over.
+    private static let lastRequestTime = TimeAmount.seconds(5)
 
     /// What exists while it runs.
     private struct Running: Sendable {
         var addresses: [SocketAddress]
         var publicURL: String
         var workers: [WorkerReference]
+        var listeners: [Listener]
     }
 
     /// - Parameters:
@@ -40,13 +46,15 @@ package final class Gateway: Service {
     ///   - claims: where it is kept who owns which name.
     ///   - visitors: judges what visitors of kites that dial back show; nobody is let in to those that are not public where nil.
     ///   - kite: answers what is under `/kite`, one for each event loop; nil: nothing is there.
+    ///   - inherited: for each listener of the options the sockets of a gateway whose place this one takes; it binds where there are none.
     package init(
         options: GatewayOptions, resolver: (any KiteResolver)? = nil, authenticator: any GatewayAuthenticator,
         claims: any ClaimStore = MemoryClaimStore(), visitors: any KiteAuthenticator = RefusingAuthenticator(),
-        kite: (@Sendable (any EventLoop) -> any ExchangeAcceptor)? = nil,
+        kite: (@Sendable (any EventLoop) -> any ExchangeAcceptor)? = nil, inherited: [[ListeningSocket]] = [],
         logger: Logger
     ) {
         self.options = options
+        self.inherited = inherited
         self.resolver = resolver
         self.authenticator = authenticator
         mount = kite
@@ -82,8 +90,9 @@ package final class Gateway: Service {
                 let workers = try await makeWorkers(loops, pool: pool, addresses: addresses)
                 var listeners: [Listener] = []
                 do {
-                    for (options, address) in zip(options.listeners, addresses) {
-                        listeners.append(try await listen(options, address, workers))
+                    for (index, (options, address)) in zip(options.listeners, addresses).enumerated() {
+                        let sockets = inherited.indices.contains(index) ? inherited[index] : []
+                        listeners.append(try await listen(options, address, sockets, workers))
                     }
                     let publicURL = publicURL(of: listeners)
                     kiteTunnels.start(publicURL: publicURL)
@@ -99,7 +108,9 @@ package final class Gateway: Service {
                             ])
                     }
                     started.succeed(
-                        Running(addresses: listeners.map(\.address), publicURL: publicURL, workers: workers))
+                        Running(
+                            addresses: listeners.map(\.address), publicURL: publicURL, workers: workers,
+                            listeners: listeners))
                     ready.store(true, ordering: .relaxed)
                     try? await gracefulShutdown()
                     await drain(listeners, workers)
@@ -159,9 +170,10 @@ package final class Gateway: Service {
         }
     }
 
-    private func listen(_ options: GatewayOptions.Listener, _ address: SocketAddress, _ workers: [WorkerReference])
-        async throws -> Listener
-    {
+    private func listen(
+        _ options: GatewayOptions.Listener, _ address: SocketAddress, _ sockets: [ListeningSocket],
+        _ workers: [WorkerReference]
+    ) async throws -> Listener {
         var configuration = Listener.Configuration(limiter: limiter)
         if options.isSecure {
             guard let context = self.options.tlsContext else {
@@ -172,17 +184,22 @@ package final class Gateway: Service {
             }
         }
         do {
+            let loops = workers.map(\.eventLoop)
+            let onEvent: @Sendable (Listener.Event) -> Void = { event in
+                for worker in workers where worker.eventLoop.inEventLoop { worker.here.notAccepted(event) }
+            }
+            let onAccept: @Sendable (SocketTransport) -> Void = { transport in
+                for worker in workers where worker.eventLoop === transport.eventLoop {
+                    return worker.here.accept(transport)
+                }
+                transport.abort(TransportError(.goingAway, "no worker"))
+            }
+            guard sockets.isEmpty else {
+                return try await Listener.listen(
+                    on: sockets, loops: loops, configuration: configuration, onEvent: onEvent, onAccept: onAccept)
+            }
             return try await Listener.bind(
-                to: address, loops: workers.map(\.eventLoop), configuration: configuration,
-                onEvent: { event in
-                    for worker in workers where worker.eventLoop.inEventLoop { worker.here.notAccepted(event) }
-                },
-                onAccept: { transport in
-                    for worker in workers where worker.eventLoop === transport.eventLoop {
-                        return worker.here.accept(transport)
-                    }
-                    transport.abort(TransportError(.goingAway, "no worker"))
-                })
+                to: address, loops: loops, configuration: configuration, onEvent: onEvent, onAccept: onAccept)
         } catch {
             throw GatewayError(
                 "cannot listen on \(options.host):\(options.port): \(error); is another program listening there?")
@@ -207,7 +224,8 @@ package final class Gateway: Service {
         ready.store(false, ordering: .relaxed)
         logger.info("shutting down", metadata: ["drain": "\(options.timeouts.drain.nanoseconds / 1_000_000_000) s"])
         for listener in listeners { await listener.close() }
-        for worker in workers { _ = await worker.ask { $0.drain() } }
+        let idleTime = hasSuccessor.load(ordering: .relaxed) ? Self.lastRequestTime : nil
+        for worker in workers { _ = await worker.ask { $0.drain(idleTime: idleTime) } }
         let end = NIODeadline.now() + options.timeouts.drain
         while NIODeadline.now() < end {
             var isQuiet = true
@@ -225,6 +243,15 @@ package final class Gateway: Service {
     /// are accepted.
     /// - Throws: ``GatewayError`` when binding failed.
     package func boundAddresses() async throws -> [SocketAddress] { try await started.value().addresses }
+
+    /// The sockets of the listeners, in the order of ``GatewayOptions/listeners``, for a successor; empty before they are bound.
+    package var listeningSockets: [[ListeningSocket]] { (started.current?.listeners ?? []).map(\.sockets) }
+
+    /// Another process serves the listeners now: stops accepting. A graceful shutdown should follow at once.
+    package func handedOver() async {
+        hasSuccessor.store(true, ordering: .relaxed)
+        for listener in started.current?.listeners ?? [] { await listener.close() }
+    }
 
     /// How the outside reaches the gateway, without a trailing slash. Waits as ``boundAddresses()`` does.
     package func publicURL() async throws -> String { try await started.value().publicURL }

@@ -394,10 +394,12 @@ final class Worker {
     }
 
     /// Takes no more work, lets what runs come to its end, and tells agents to go.
-    func drain() {
+    /// Lets what is under way come to its end.
+    /// - Parameter idleTime: see ``HTTPServerConnection/drain(idleTime:)``.
+    func drain(idleTime: TimeAmount?) {
         guard !isDraining else { return }
         isDraining = true
-        for connection in connections.values { connection.drain() }
+        for connection in connections.values { connection.drain(idleTime: idleTime) }
         for attached in lanes.values { attached.lane.goAway(TunnelGoAway(reason: "the gateway is shutting down")) }
     }
 

@@ -4,6 +4,7 @@ import Foundation
 import KiteCommand
 import KiteCore
 import KiteGateway
+import KiteHTTP
 import Logging
 import NIOCore
 import ServiceLifecycle
@@ -15,6 +16,8 @@ struct GatewayServices: Sendable {
     let admin: AdminService
     /// The embedded Kontrol, where there is one.
     let kontrol: KontrolListener?
+    /// Takes the place of another gateway and gives its own to the next; ends when that has happened.
+    let handover: HandoverService
     /// In the order in which they start; they are shut down in the reverse order.
     let services: [any Service]
 
@@ -22,9 +25,15 @@ struct GatewayServices: Sendable {
     /// - Throws: ``CommandFailure``.
     init(_ configuration: GatewayConfiguration, logger: Logger) async throws {
         let settings = configuration.settings
-        for address in settings[GatewaySettings.listen] { try await PortCheck.require(address, key: "listen") }
-        for address in settings[GatewaySettings.listenTLS] { try await PortCheck.require(address, key: "listen-tls") }
-        try await PortCheck.require(settings[GatewaySettings.adminListen], key: "admin-listen")
+        let origin = try await SocketOrigin(configuration, logger: logger)
+        var inherited: [[ListeningSocket]] = []
+        for address in settings[GatewaySettings.listen] {
+            inherited.append(try await origin.sockets(for: address, key: "listen"))
+        }
+        for address in settings[GatewaySettings.listenTLS] {
+            inherited.append(try await origin.sockets(for: address, key: "listen-tls"))
+        }
+        let adminSockets = try await origin.sockets(for: settings[GatewaySettings.adminListen], key: "admin-listen")
         var kontrol: KontrolListener?
         let key: KiteKey
         let verifier: TokenVerifier
@@ -37,7 +46,7 @@ struct GatewayServices: Sendable {
                 throw CommandFailure(.failed, "\(configuration.kiteKeyPath): \(error.message)")
             }
         } else {
-            let opened = try await Self.openKontrol(configuration, logger: logger)
+            let opened = try await Self.openKontrol(configuration, origin, logger: logger)
             (kontrol, key) = (opened.0, opened.1)
             verifier = opened.0.service.verifier
         }
@@ -79,7 +88,8 @@ struct GatewayServices: Sendable {
         gateway = Gateway(
             options: options, resolver: resolver,
             authenticator: KontrolAuthenticator(verifier: verifier, identity: identity) { service?.note(user: $0) },
-            claims: claims, visitors: verifier, kite: { endpoint.acceptor(on: $0) }, logger: logger)
+            claims: claims, visitors: verifier, kite: { endpoint.acceptor(on: $0) }, inherited: inherited,
+            logger: logger)
         kite.attach(gateway)
 
         let isEmbedded = kontrol != nil
@@ -93,21 +103,41 @@ struct GatewayServices: Sendable {
                 "The admin listener is reachable from elsewhere and asks nobody for a password",
                 metadata: ["address": "\(adminAddress)"])
         }
-        admin = try await AdminService.bind(adminAddress, source: source, logger: logger)
+        admin = try await AdminService.bind(
+            adminAddress, inherited: adminSockets, source: source, logger: logger)
         self.kontrol = kontrol
         var services: [any Service] = [admin]
         if let kontrol { services.append(kontrol) }
         if let certificates { services.append(certificates) }
-        for client in [client, tunnelClient] {
-            services += [client, GatewayRegistration(client: client, gateway: gateway)] as [any Service]
-        }
-        services += [kite, gateway] as [any Service]
+        services += [client, tunnelClient, kite, gateway] as [any Service]
+        // Ended first: kites are not to be sent to a gateway that shuts down.
+        for client in [client, tunnelClient] { services.append(GatewayRegistration(client: client, gateway: gateway)) }
         self.services = services
+        handover = Self.handover(configuration, gateway, admin, kontrol, origin.predecessor, logger: logger)
+    }
+
+    private static func handover(
+        _ configuration: GatewayConfiguration, _ gateway: Gateway, _ admin: AdminService, _ kontrol: KontrolListener?,
+        _ predecessor: Predecessor?, logger: Logger
+    ) -> HandoverService {
+        HandoverService(
+            path: HandoverService.path(dataDirectory: configuration.dataDirectory), software: programVersion,
+            predecessor: predecessor,
+            hasStarted: { _ = try await gateway.boundAddresses() },
+            prepare: {
+                await kontrol?.service.saveLiving()
+                return gateway.listeningSockets + [admin.sockets, kontrol?.sockets ?? []]
+            },
+            onTaken: {
+                await admin.handedOver()
+                await kontrol?.handedOver()
+                await gateway.handedOver()
+            }, logger: logger)
     }
 
     /// Makes what keys are missing, then opens Kontrol.
     private static func openKontrol(
-        _ configuration: GatewayConfiguration, logger: Logger
+        _ configuration: GatewayConfiguration, _ origin: SocketOrigin, logger: Logger
     ) async throws -> (KontrolListener, KiteKey) {
         let path = configuration.kiteKeyPath
         do throws(KeyError) {
@@ -131,7 +161,7 @@ struct GatewayServices: Sendable {
         } catch {
             throw CommandFailure(.failed, error.message)
         }
-        let kontrol = try await KontrolListener.open(configuration, logger: logger)
+        let kontrol = try await KontrolListener.open(configuration, origin, logger: logger)
         return (kontrol, try readKey(configuration))
     }
 
@@ -176,9 +206,12 @@ struct GatewayRegistration: Service {
 }
 
 /// Runs services until a signal, and says why they could not start.
-func runUntilSignal(_ services: [any Service], drain: TimeAmount) async throws {
+/// - Parameter last: a service whose end shuts the others down.
+func runUntilSignal(_ services: [any Service], endingWith last: (any Service)? = nil, drain: TimeAmount) async throws {
+    var members = services.map { ServiceGroupConfiguration.ServiceConfiguration(service: $0) }
+    if let last { members.append(.init(service: last, successTerminationBehavior: .gracefullyShutdownGroup)) }
     var configuration = ServiceGroupConfiguration(
-        services: services.map { .init(service: $0) }, gracefulShutdownSignals: [.sigterm, .sigint],
+        services: members, gracefulShutdownSignals: [.sigterm, .sigint],
         cancellationSignals: [.sigquit], logger: Logger(label: "services") { _ in SwiftLogNoOpLogHandler() })
     configuration.maximumGracefulShutdownDuration = .nanoseconds(drain.nanoseconds) + .seconds(10)
     do {

@@ -22,14 +22,21 @@ enum PortCheck {
 
     /// - Throws: ``CommandFailure`` naming the address, the setting and the cure.
     static func require(_ address: ListenAddress, key: String) async throws {
-        let socketAddress: SocketAddress
-        do {
-            socketAddress = try await address.resolve()
-        } catch {
-            throw CommandFailure(
-                .failed, "cannot listen on \(address) (\(key)): this machine knows no host `\(address.host)`")
-        }
+        let socketAddress = try await address.resolved(key: key)
         guard address.port != 0, let number = problem(with: socketAddress) else { return }
         throw CommandFailure.listening(on: address, key: key, IOError(errnoCode: number, reason: "bind"))
+    }
+}
+
+extension ListenAddress {
+    /// The socket address of the host.
+    /// - Throws: ``CommandFailure`` naming the address and the setting.
+    func resolved(key: String) async throws -> SocketAddress {
+        do {
+            return try await resolve()
+        } catch {
+            throw CommandFailure(
+                .failed, "cannot listen on \(self) (\(key)): this machine knows no host `\(host)`")
+        }
     }
 }
