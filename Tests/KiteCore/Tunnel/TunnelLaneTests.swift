@@ -97,6 +97,27 @@ import Testing
         #expect(nearSees.writability == [false, true])
     }
 
+    @Test func aWriterThatSawAPauseHearsOfItsEndAlsoWhenTheQueueDrainedFirst() throws {
+        var configuration = LaneConfiguration()
+        configuration.streamHighWater = 32 << 10
+        let pair = LanePair(configuration)
+        let (near, nearSees, _, farSees) = try pair.stream()
+        let (other, _, _, _) = try pair.stream()
+        pair.gatewayEnd.highWater = 1
+        other.write(ByteBuffer(string: "x"))
+        pair.loop.run()
+        near.write(ByteBuffer(repeating: 1, count: 40 << 10))
+        #expect(!near.isWritable, "what a writer that asks is told")
+        // The connection takes everything before the turn ends in which the delegate would be told of the pause.
+        pair.gatewayEnd.highWater = 1 << 20
+        pair.gatewayEnd.pump(.max)
+        #expect(near.isWritable)
+        #expect(nearSees.writability.isEmpty)
+        pair.settle()
+        #expect(nearSees.writability == [true], "or it would wait for ever")
+        #expect(farSees.received.readableBytes == 40 << 10)
+    }
+
     @Test func theWindowGrowsWhileTheConsumerKeepsUp() throws {
         let pair = LanePair()
         let (near, _, far, farSees) = try pair.stream()

@@ -81,10 +81,10 @@ struct GatewayTrafficTests {
         await mute.close()
     }
 
-    @Test("A visitor who does not read stalls nobody else")
-    func slowReader() async throws {
+    @Test("A visitor who does not read stalls nobody else", arguments: [1, 2])
+    func slowReader(threads: Int) async throws {
         let (mirror, target) = try await startMirror()
-        try await withGateway { _, port async throws in
+        try await withGateway({ $0.threads = threads }) { _, port async throws in
             let agent = try makeAgent(
                 gateway: port, target: target, tunnels: [TunnelRequest(name: "shop", kind: .http)])
             try await withAgent(agent) { _ async throws in
