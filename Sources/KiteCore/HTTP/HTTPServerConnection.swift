@@ -55,6 +55,8 @@ public final class HTTPServerConnection: ByteTransportDelegate {
     private var isReading = true
     private var isOver = false
     private var hasStorage = false
+    /// While draining: how long an idle connection waits for one more request.
+    private var lastRequestTime: TimeAmount?
 
     /// Takes over a transport: becomes its delegate and serves what arrives.
     /// - Parameters:
@@ -85,7 +87,8 @@ public final class HTTPServerConnection: ByteTransportDelegate {
     public func drain(idleTime: TimeAmount? = nil) {
         guard !isOver else { return }
         perform(machine.drain(closingIdle: idleTime == nil))
-        if let idleTime, armed == .keepAlive { timer?.start(after: min(idleTime, machine.limits.keepAliveTimeout)) }
+        lastRequestTime = idleTime
+        hasProgress = true
         settle()
     }
 
@@ -275,7 +278,8 @@ public final class HTTPServerConnection: ByteTransportDelegate {
         armed = wanted
         switch wanted {
         case .none: timer.cancel()
-        case .keepAlive: timer.start(after: machine.limits.keepAliveTimeout)
+        case .keepAlive:
+            timer.start(after: min(lastRequestTime ?? .hours(1), machine.limits.keepAliveTimeout))
         case .head: timer.start(after: machine.limits.headTimeout)
         case .body: timer.start(after: machine.limits.bodyIdleTimeout)
         case .stalledWrite: timer.start(after: machine.limits.stalledWriteTimeout)

@@ -89,7 +89,9 @@ struct HTTPServerConnectionStateMachine {
     private var isBodyWanted = true
     private(set) var isInputClosed = false
     private var isDraining = false
-    /// While draining: whether one more request is answered on a connection that was at rest.
+    /// While draining: whether visitors may send one more request on a connection that they were told stays open.
+    private var keepsPromises = false
+    /// Whether that request is still to come.
     private var allowsLastRequest = false
 
     init(limits: HTTPLimits) {
@@ -187,7 +189,7 @@ struct HTTPServerConnectionStateMachine {
                     if room < 0 { return .linger }
                 case .end:
                     input = .head
-                    return isDraining ? close() : nextHead()
+                    return isDraining && !allowsLastRequest ? close() : nextHead()
                 }
             }
         } catch {
@@ -273,7 +275,10 @@ struct HTTPServerConnectionStateMachine {
     }
 
     private mutating func afterResponse() -> Action {
-        if isDraining { isKeepAlive = false }
+        // Here it is still true only if the response promised it, before draining began.
+        if isDraining, isKeepAlive {
+            if keepsPromises { allowsLastRequest = true } else { isKeepAlive = false }
+        }
         switch input {
         case .ended:
             guard isKeepAlive else { return inbound.readableBytes > 0 ? .linger : close() }
@@ -337,6 +342,7 @@ struct HTTPServerConnectionStateMachine {
     /// - Returns: `close` when nothing is going on.
     mutating func drain(closingIdle: Bool = true) -> Action {
         isDraining = true
+        keepsPromises = !closingIdle
         guard case .head = input, inbound.readableBytes == 0 else { return .none }
         if closingIdle { return close() }
         allowsLastRequest = true

@@ -94,7 +94,9 @@ extension TunnelLane: LoopFlushable {
             transport?.setReading(true)
         }
         // Who has sent GOAWAY ends the lane, once the peer has seen it: no OPEN can be under way any more.
-        if sentGoAway, streamCount == 0, machine.log.isEmpty, controlFrames == 0, phase != .closed { finish(nil) }
+        if sentGoAway, !staysUseful, streamCount == 0, machine.log.isEmpty, controlFrames == 0, phase != .closed {
+            finish(nil)
+        }
     }
 
     /// One round: signals, control, then data by turns.

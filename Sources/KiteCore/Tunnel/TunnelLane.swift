@@ -97,6 +97,8 @@ package final class TunnelLane {
     var isTurnEndAwaited = false
     var hasPausedReading = false
     var sentGoAway = false
+    /// After a GOAWAY of ours: whether this side still opens streams.
+    var staysUseful = false
     var receivedGoAway = false
     private var closeError: TransportError?
     let flusher: LoopFlusher
@@ -151,7 +153,7 @@ package final class TunnelLane {
     /// Whether ``openStream(_:)`` may be called: not closed, not going away, below the peer's limit.
     /// A suspended lane accepts streams; they wait for the connection.
     package var acceptsStreams: Bool {
-        phase != .closed && !sentGoAway && !receivedGoAway && ours.count < configuration.maximumStreams
+        isOpenForOwn && ours.count < configuration.maximumStreams
     }
     /// Whether there is a connection.
     package var isConnected: Bool { phase == .connected }
@@ -160,11 +162,13 @@ package final class TunnelLane {
     /// How many sequenced frames have been received; said when resuming.
     package var receivedCount: UInt64 { machine.received }
 
+    private var isOpenForOwn: Bool { phase != .closed && (!sentGoAway || staysUseful) && !receivedGoAway }
+
     /// Opens a stream; it can be written to at once.
     /// - Throws: `.goingAway`, `.laneLost` or `.limitExceeded`.
     package func openStream(_ opening: StreamOpening) throws(TransportError) -> TunnelStream {
         guard phase != .closed else { throw TransportError(.laneLost, "the lane is closed") }
-        guard !sentGoAway, !receivedGoAway else { throw TransportError(.goingAway, "the lane takes no more streams") }
+        guard isOpenForOwn else { throw TransportError(.goingAway, "the lane takes no more streams") }
         guard let id = ours.nextID(openedByAgent: role == .agent, limit: configuration.maximumStreams) else {
             throw TransportError(.limitExceeded, "\(configuration.maximumStreams) streams are open on the lane")
         }
@@ -184,10 +188,13 @@ package final class TunnelLane {
         awaitTurnEnd()
     }
 
-    /// Tells the peer to open no more streams here. The lane closes once the last has ended.
-    package func goAway(_ message: TunnelGoAway) {
+    /// Tells the peer to open no more streams here, and an agent to go where the message says.
+    /// - Parameter stayingUseful: whether streams may still be opened from this side, until ``close()``; otherwise the lane closes once the
+    ///   last stream has ended.
+    package func goAway(_ message: TunnelGoAway, stayingUseful: Bool = false) {
         guard phase != .closed, !sentGoAway else { return }
         sentGoAway = true
+        staysUseful = stayingUseful
         sendControl(.goAway(message))
     }
 

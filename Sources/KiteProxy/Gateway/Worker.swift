@@ -400,7 +400,10 @@ final class Worker {
         guard !isDraining else { return }
         isDraining = true
         for connection in connections.values { connection.drain(idleTime: idleTime) }
-        for attached in lanes.values { attached.lane.goAway(TunnelGoAway(reason: "the gateway is shutting down")) }
+        for attached in lanes.values {
+            // Visitors who are still here need it to the end.
+            attached.lane.goAway(TunnelGoAway(reason: "the gateway is shutting down"), stayingUseful: true)
+        }
     }
 
     /// Whether nothing is under way any more.
