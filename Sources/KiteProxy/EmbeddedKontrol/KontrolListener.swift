@@ -69,7 +69,7 @@ public struct KontrolListener: Service {
             group.addTask {
                 try await withThrowingTaskGroup(of: Void.self) { serving in
                     serving.addTask { try await listening.run() }
-                    serving.addTask { try await successor.value() }
+                    serving.addTask { _ = try? await successor.value() }
                     defer { serving.cancelAll() }
                     try await serving.next()
                 }

@@ -95,14 +95,15 @@ final class Installation: Sendable {
     }
 
     /// Starts the gateway and does not wait for it.
-    func spawnGateway() throws -> ChildProcess {
+    /// - Parameter further: more options.
+    func spawnGateway(_ further: String...) throws -> ChildProcess {
         let kontrol = hasOwnKontrol ? ["--kontrol-url", kontrolURL] : ["--kontrol-listen", "127.0.0.1:\(kontrolPort)"]
         return try run(
             "\(Place.products)/kiteproxy",
             [
                 "serve", "--listen", "127.0.0.1:\(port)", "--admin-listen", "127.0.0.1:\(adminPort)", "--data-dir",
                 directory + "/data",
-            ] + kontrol + options)
+            ] + kontrol + options + further)
     }
 
     /// Starts the gateway and waits until it is ready.

@@ -2,6 +2,8 @@
 """A visitor of the end-to-end tests: visitor.py ACTION URL [ARGUMENT ...]. Prints one JSON object with what it saw.
 
 requests URL COUNT CONCURRENCY      GET over keep-alive connections: answers by status, errors
+steady URL RATE SECONDS             RATE requests a second over kept and new connections, a line on standard error when the first was
+                                    answered: how many there were, and what else than 200 came
 download URL SIZE                   GET URL/SIZE: bytes and SHA-256, with the one expected
 upload URL SIZE                     POST, chunked: bytes and SHA-256, with what the target answered
 events URL                          delay of each server-sent event in milliseconds
@@ -97,6 +99,43 @@ async def requests(url, count, concurrency):
     began = time.time()
     await asyncio.gather(*(worker() for _ in range(int(concurrency))))
     return {"statuses": {str(k): v for k, v in statuses.items()}, "errors": errors[:5], "failed": len(errors), "seconds": time.time() - began}
+
+
+async def steady(url, rate, seconds):
+    """Open loop: requests begin when they are due, whatever became of the earlier ones."""
+    failures, kept, count = collections.Counter(), [], 0
+    parts = urlsplit(url)
+
+    async def one():
+        stream, is_new = None, True
+        try:
+            while kept and stream is None:
+                stream, is_new = kept.pop(), False
+                if stream[0].at_eof():
+                    stream, is_new = None, True
+            reader, writer, _ = stream or await connect(url)
+            writer.write(request(parts))
+            answer = await asyncio.wait_for(response(reader), 20)
+            await whole(reader, answer)
+            if answer.status != 200:
+                failures[str(answer.status)] += 1
+            if answer.fields.get("connection", "").lower() == "close" or len(kept) > 30:
+                writer.close()
+            else:
+                kept.append((reader, writer, parts))
+        except Exception as error:
+            failures[("new" if is_new else "kept") + " connection: " + repr(error)] += 1
+
+    await one()
+    print("answered", file=sys.stderr, flush=True)
+    began, tasks = time.monotonic(), []
+    while (passed := time.monotonic() - began) < float(seconds):
+        while count < passed * float(rate):
+            count += 1
+            tasks.append(asyncio.create_task(one()))
+        await asyncio.sleep(0.002)
+    await asyncio.gather(*tasks)
+    return {"count": count, "failures": failures}
 
 
 async def download(url, size):
@@ -225,5 +264,5 @@ async def calls(seconds, address, *urls):
 
 
 if __name__ == "__main__":
-    action = {f.__name__: f for f in (requests, download, upload, events, websocket, polls, slow, calls)}[sys.argv[1]]
+    action = {f.__name__: f for f in (requests, steady, download, upload, events, websocket, polls, slow, calls)}[sys.argv[1]]
     print(json.dumps(asyncio.run(action(*sys.argv[2:]))))

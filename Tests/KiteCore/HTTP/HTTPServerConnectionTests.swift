@@ -467,6 +467,42 @@ import Testing
         #expect(busy.transport.isClosed)
     }
 
+    @Test("While draining, one more request is answered on a connection that the visitor was told stays open")
+    func keepsItsWordWhileDraining() throws {
+        let idle = Fixture()
+        idle.connection.drain(idleTime: .seconds(5))
+        #expect(!idle.transport.isClosed)
+        idle.transport.receive(Self.get)
+        try idle.exchange().respond(ResponseHead(status: 200), body: ByteBuffer(string: "x"))
+        #expect(idle.answer().contains("Connection: close"))
+        #expect(idle.transport.isClosed)
+
+        let promised = Fixture()
+        promised.transport.receive(Self.get)
+        var exchange = try promised.exchange()
+        exchange.respond(ResponseHead(status: 200, bodyLength: .known(1)))
+        #expect(!promised.answer().contains("Connection: close"))
+        promised.connection.drain(idleTime: .seconds(5))
+        exchange.write(ByteBuffer(string: "x"))
+        exchange.finish(trailers: nil)
+        #expect(!promised.transport.isClosed)
+        promised.transport.receive(Self.get)
+        exchange = try promised.exchange(1)
+        exchange.respond(ResponseHead(status: 200), body: ByteBuffer(string: "y"))
+        #expect(promised.answer().contains("Connection: close"))
+        #expect(promised.transport.isClosed)
+    }
+
+    @Test("While draining, a connection at rest waits for one more request only so long")
+    func closesIdleConnectionsInTimeWhileDraining() {
+        let it = Fixture()
+        it.connection.drain(idleTime: .seconds(5))
+        it.pass(.seconds(4))
+        #expect(!it.transport.isClosed)
+        it.pass(.seconds(2))
+        #expect(it.transport.isClosed)
+    }
+
     @Test func informsBeforeItResponds() throws {
         let it = Fixture()
         it.transport.receive(Self.get)
