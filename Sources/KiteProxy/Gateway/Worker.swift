@@ -120,9 +120,11 @@ final class Worker {
         resources = HTTPLoopResources(wheel: wheel)
         kite = settings.mount?(eventLoop)
         resources.onRefusal = { [weak self] error, peer, exchange in
-            (exchange?.handler as? ProxyExchange)?.refusedByEngine()
+            let proxied = exchange?.handler as? ProxyExchange
+            proxied?.refusedByEngine(error.status)
             self?.record(
                 RefusalCause(error), status: error.status, route: nil, peer: peer, detail: error.message)
+            if proxied == nil { self?.logRefusal(exchange?.request, peer, error.status, nil) }
         }
     }
 
@@ -192,8 +194,17 @@ final class Worker {
         fields: KeyValuePairs<String, String> = [:]
     ) {
         record(cause, status: refusal.status, route: route, peer: exchange.peer, detail: detail)
+        if !(exchange.handler is ProxyExchange) {
+            logRefusal(exchange.request, exchange.peer, refusal.status, route)
+        }
         exchange.refuse(
             status: refusal.status, reason: refusal.reason, retryAfter: refusal.retryAfter, fields: fields)
+    }
+
+    /// Writes the access log's line for what was answered without an upstream.
+    private func logRefusal(_ request: RequestHead?, _ peer: ExchangePeer, _ status: UInt16, _ route: RouteKey?) {
+        guard settings.options.isAccessLogged else { return }
+        AccessLog.write(request, peer: peer, status: status, route: route, duration: nil, logger: settings.logger)
     }
 
     /// Counts a refusal and tells the operator.

@@ -112,14 +112,16 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         status = refusal.status
         hasResponded = true
         upstream?.note(exchange.request, status: status, duration: worker.eventLoop.now - began)
-        logAccess(exchange)
         worker.refuse(exchange, cause, refusal, route: key, detail: detail)
     }
 
     // MARK: The end
 
     /// The edge has answered with a refusal of its own, for what came after the head.
-    func refusedByEngine() { hasResponded = true }
+    func refusedByEngine(_ status: UInt16) {
+        hasResponded = true
+        self.status = status
+    }
 
     func exchangeEnded(_ exchange: any Exchange, error: TransportError?) {
         if stage == .parked { leaveParking() }
@@ -128,6 +130,7 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
             connection.abort(TransportError(.cancelled, "The visitor went away"))
         }
         if error != nil, !hasResponded { worker.metrics.responses[0] &+= 1 }
+        logAccess(exchange, error)
         finish()
     }
 
@@ -138,14 +141,14 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         worker.metrics.responses[hundreds < worker.metrics.responses.count ? hundreds : 0] &+= 1
         worker.metrics.latency.record(duration)
         upstream?.note(exchange.request, status: status, duration: duration)
-        logAccess(exchange)
     }
 
-    func logAccess(_ exchange: any Exchange) {
+    /// - Parameter error: why it was broken off.
+    func logAccess(_ exchange: any Exchange, _ error: TransportError? = nil) {
         guard worker.settings.options.isAccessLogged else { return }
         AccessLog.write(
-            exchange, status: status, route: key, duration: worker.eventLoop.now - began, logger: worker.settings.logger
-        )
+            exchange.request, peer: exchange.peer, status: status, route: key,
+            duration: worker.eventLoop.now - began, error: error, logger: worker.settings.logger)
     }
 
     func leaveUpstream() {
