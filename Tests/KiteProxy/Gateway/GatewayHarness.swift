@@ -25,6 +25,8 @@ final class ScriptedResolver: KiteResolver {
     let urls = Mutex<[String: String]>([:])
     /// Further kites of a name.
     let others = Mutex<[String: [String]]>([:])
+    /// Ids of kites that are asked for by name.
+    let ids = Mutex<[String: String]>([:])
     let questions = Atomic<Int>(0)
     let isDown = Atomic<Bool>(false)
 
@@ -36,10 +38,11 @@ final class ScriptedResolver: KiteResolver {
     func kite(id: String) async throws -> KontrolKite? {
         questions.add(1, ordering: .relaxed)
         if isDown.load(ordering: .relaxed) { throw CancellationError() }
+        let identifier = ids.withLock { $0[id] } ?? id
         return urls.withLock { $0[id] }.map {
             KontrolKite(
                 identity: KiteIdentity(
-                    name: "k", username: "user-a", id: id, environment: "e", region: "r", version: "1.0.0",
+                    name: "k", username: "user-a", id: identifier, environment: "e", region: "r", version: "1.0.0",
                     hostname: "h"),
                 url: $0)
         }
@@ -186,7 +189,7 @@ func makeAgent(
 /// Runs a gateway for the length of `body`, then shuts it down gracefully.
 func withGateway(
     _ change: (inout GatewayOptions) -> Void = { _ in }, resolver: (any KiteResolver)? = nil,
-    visitors: any KiteAuthenticator = RefusingAuthenticator(),
+    visitors: any KiteAuthenticator = RefusingAuthenticator(), logger: Logger = testLogger,
     _ body: @escaping @Sendable (Gateway, Int) async throws -> Void
 ) async throws {
     var options = GatewayOptions()
@@ -194,7 +197,7 @@ func withGateway(
     options.timeouts.drain = .seconds(2)
     change(&options)
     let gateway = Gateway(
-        options: options, resolver: resolver, authenticator: NameAuthenticator(), visitors: visitors, logger: testLogger
+        options: options, resolver: resolver, authenticator: NameAuthenticator(), visitors: visitors, logger: logger
     )
     let group = ServiceGroup(configuration: .init(services: [.init(service: gateway)], logger: testLogger))
     try await withThrowingTaskGroup { tasks in

@@ -2,6 +2,7 @@ import KiteCore
 import KiteDialing
 import KiteHTTP
 import KiteTunnel
+import Logging
 import NIOCore
 import NIOPosix
 import Synchronization
@@ -121,6 +122,70 @@ struct GatewayTrafficTests {
         await mirror.close()
     }
 
+    @Test(
+        "A kite is found by its name, though Kontrol knows it at this gateway's address alone",
+        arguments: [false, true])
+    func ownAddressByName(isByHost: Bool) async throws {
+        let (mirror, target) = try await startMirror()
+        let resolver = ScriptedResolver()
+        let id = "0e1d7b54-0000-4000-8000-00000000000f"
+        try await withGateway({ $0.domain = "gw.test" }, resolver: resolver) { gateway, port async throws in
+            resolver.ids.withLock { $0["Math"] = id }
+            resolver.urls.withLock {
+                $0["Math"] = isByHost ? "http://m.gw.test:\(port)/kite" : "http://127.0.0.1:\(port)/proxy/\(id)"
+            }
+            let agent = try makeAgent(
+                gateway: port, target: target,
+                tunnels: [TunnelRequest(name: "m", kind: .kite, kiteID: id, path: "/kite")])
+            try await withAgent(agent) { _ async throws in
+                for _ in 0..<3 { #expect(try await get("/proxy/Math/x", port: port).contains("GET /kite/x ")) }
+            }
+        }
+        await mirror.close()
+    }
+
+    @Test("Each request has its line in the access log, however it ended")
+    func accessLog() async throws {
+        let lines = Mutex<[String]>([])
+        let logger = Logger(label: "test") { _ in LineLog { line in lines.withLock { $0.append(line) } } }
+        let (mirror, target) = try await startMirror()
+        try await withGateway(
+            {
+                $0.isAccessLogged = true
+                $0.limits.bodyBytes = 100
+                $0.timeouts.response = .milliseconds(900)
+            }, logger: logger
+        ) { gateway, port async throws in
+            let agent = try makeAgent(
+                gateway: port, target: target, tunnels: [TunnelRequest(name: "shop", kind: .http)])
+            try await withAgent(agent) { _ async throws in
+                for path in ["/proxy/shop/a", "/proxy/shop", "/proxy/shop/silent", "/proxy/none/", "/nowhere"] {
+                    _ = try await get(path, port: port)
+                }
+                _ = try await send(
+                    "GET /proxy/shop/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nearly",
+                    to: port, until: "early")
+                _ = try await send("nonsense\r\n\r\n", to: port)
+                _ = try await send(
+                    "POST /proxy/shop/big HTTP/1.1\r\nHost: x\r\nContent-Length: 101\r\nConnection: close\r\n\r\n",
+                    to: port)
+                let gone = try await PausedVisitor.connect(to: port)
+                gone.write("GET /proxy/shop/gone/silent HTTP/1.1\r\nHost: x\r\n\r\n")
+                while await gateway.metrics().activeRequests == 0 { await Task.yield() }
+                gone.abort()
+                while await gateway.metrics().activeRequests > 0 { await Task.yield() }
+            }
+        }
+        #expect(
+            lines.withLock { $0 }.sorted()
+                == [
+                    // Refused before there was a request to speak of.
+                    "- 400", "- 413", "/nowhere 404", "/proxy/none/ 404", "/proxy/shop 308", "/proxy/shop/a 200",
+                    "/proxy/shop/gone/silent 0", "/proxy/shop/silent 504", "/proxy/shop/ws 101",
+                ])
+        await mirror.close()
+    }
+
     @Test("What Kontrol said stays good while Kontrol is away, and is asked for again afterwards")
     func stale() async throws {
         let (mirror, target) = try await startMirror()
@@ -215,6 +280,22 @@ struct GatewayTrafficTests {
     }
 }
 
+/// Hands over path and status of the access log's lines.
+private struct LineLog: LogHandler {
+    let write: @Sendable (String) -> Void
+    var metadata: Logger.Metadata = [:]
+    var logLevel = Logger.Level.info
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+    init(_ write: @escaping @Sendable (String) -> Void) { self.write = write }
+    func log(event: LogEvent) {
+        guard "\(event.message)" == "request", let fields = event.metadata else { return }
+        write("\(fields["path"] ?? "?") \(fields["status"] ?? "?")")
+    }
+}
+
 /// A visitor who sends and reads nothing until asked to.
 final class PausedVisitor: ByteTransportDelegate {
     private let transport: any ByteTransport
@@ -238,6 +319,9 @@ final class PausedVisitor: ByteTransportDelegate {
 
         func write(_ text: String) {
             bound.eventLoop.execute { [bound] in bound.value.transport.write(ByteBuffer(string: text)) }
+        }
+        func abort() {
+            bound.eventLoop.execute { [bound] in bound.value.transport.abort(TransportError(.cancelled, "gone")) }
         }
         /// Reads from now on, until the other side closes.
         func readAll() async throws -> String {

@@ -7,11 +7,18 @@ import NIOCore
 extension ProxyExchange {
     // MARK: 2. An upstream
 
-    func proceed(on route: Route, excluding failed: Upstream? = nil) {
+    func proceed(on found: Route, excluding failed: Upstream? = nil) {
+        let now = worker.eventLoop.now
+        found.isUsed = true
+        found.lastUsed = now
+        var route = found
+        if !found.aliases.isEmpty {
+            route = found.standIn(
+                in: worker.routes, session: exchange.flatMap { SockJSSession.hash(in: $0.request.target) })
+        }
         self.route = route
-        route.isUsed = true
         let session = route.upstreams.count > 1 ? exchange.flatMap { SockJSSession.hash(in: $0.request.target) } : nil
-        if let upstream = route.choose(at: worker.eventLoop.now, excluding: failed, session: session) {
+        if let upstream = route.choose(at: now, excluding: failed, session: session) {
             if isSlashMissing, !(upstream is DirectUpstream), upstream.pathPrefix(in: route) == nil {
                 redirectToDirectory()
             } else {

@@ -10,8 +10,9 @@ import NIOCore
 final class KontrolResolution {
     private unowned let worker: Worker
     private var waiting: [RouteKey: [(exchange: ProxyExchange, generation: UInt64)]] = [:]
-    /// Routes that stand for an answer, until it is to be looked at again.
-    private var known: Set<RouteKey> = []
+    /// Routes that stand for an answer, until it is to be looked at again: with the number of that appointment, the last one made.
+    private var known: [RouteKey: UInt64] = [:]
+    private var lastAppointment: UInt64 = 0
     private var unknown: [RouteKey: NIODeadline] = [:]
 
     init(_ worker: Worker) { self.worker = worker }
@@ -106,17 +107,25 @@ final class KontrolResolution {
             worker.uninstall(key)
             return .unknown
         }
-        guard known.contains(key) || known.count < worker.settings.options.limits.resolvedRoutes else { return .full }
+        guard known[key] != nil || known.count < worker.settings.options.limits.resolvedRoutes || makeRoom() else {
+            return .full
+        }
         var targets: [DirectTarget] = []
+        var aliases: [RouteKey] = []
         for kite in kites.prefix(64) {
-            // A kite that is reached through this gateway must not lead back here: its agent is away, and is waited for.
-            guard !kite.url.hasPrefix(worker.publicURL + "/"), let url = URLParts(kite.url) else { continue }
+            guard let url = URLParts(kite.url) else { continue }
+            // A kite that is reached through this gateway must not lead back here: the route of its agent serves it.
+            if let own = ownRoute(url, kite) {
+                if own != key, !aliases.contains(own) { aliases.append(own) }
+                continue
+            }
             let target = DirectTarget(url)
             if !targets.contains(target) { targets.append(target) }
         }
         worker.install(
             RouteSpec(key: key, kind: .kontrol, owner: first.identity.username, path: targets.first?.path ?? ""))
         guard let route = worker.routes.find(key) else { return .unknown }
+        route.aliases = aliases
         route.remove { upstream in (upstream as? DirectUpstream).map { !targets.contains($0.target) } ?? false }
         let present = Set(route.upstreams.compactMap { ($0 as? DirectUpstream)?.target })
         for target in targets where !present.contains(target) {
@@ -128,18 +137,50 @@ final class KontrolResolution {
         return .route(route)
     }
 
+    /// The route of a kite whose address is one of this gateway's own.
+    private func ownRoute(_ url: URLParts, _ kite: KontrolKite) -> RouteKey? {
+        if kite.url.hasPrefix(worker.publicURL + "/") { return RouteKey(kite.identity.id) }
+        let destination = worker.settings.directory.destination(
+            authority: ByteBuffer(string: url.host), target: ByteBuffer(string: url.path))
+        if case .route(let key, _, byHost: true) = destination { return key.detached }
+        return nil
+    }
+
+    /// Forgets those that were used longest ago: several at once, since finding them takes as long as there are many.
+    /// - Returns: false when requests wait for all of them.
+    private func makeRoom() -> Bool {
+        var idle: [(key: RouteKey, lastUsed: NIODeadline)] = []
+        for key in known.keys {
+            guard let route = worker.routes.find(key), route.spec.kind == .kontrol else {
+                known[key] = nil
+                continue
+            }
+            if route.parked.isEmpty { idle.append((key, route.lastUsed)) }
+        }
+        let limit = worker.settings.options.limits.resolvedRoutes
+        idle.sort { $0.lastUsed < $1.lastUsed }
+        for (key, _) in idle.prefix(max(known.count - limit + 1 + limit / 64, 0)) {
+            known[key] = nil
+            worker.uninstall(key)
+        }
+        return known.count < limit
+    }
+
     private func lookAgain(_ key: RouteKey) {
-        known.insert(key)
+        lastAppointment += 1
+        let appointment = lastAppointment
+        known[key] = appointment
         worker.routes.find(key)?.isUsed = false
         worker.eventLoop.assumeIsolated().scheduleTask(in: worker.settings.options.timeouts.resolved) { [weak self] in
-            self?.expire(key)
+            self?.expire(key, appointment)
         }
     }
 
     /// The answer is old: asks again while it goes on being used, forgets it otherwise. What is under way goes on.
-    private func expire(_ key: RouteKey) {
+    private func expire(_ key: RouteKey, _ appointment: UInt64) {
+        guard known[key] == appointment else { return }
         guard let route = worker.routes.find(key), route.spec.kind == .kontrol else {
-            known.remove(key)
+            known[key] = nil
             return
         }
         if route.isUsed, waiting[key] == nil, waiting.count < worker.settings.options.limits.pendingResolutions {
@@ -148,13 +189,13 @@ final class KontrolResolution {
         } else if route.isUsed {
             lookAgain(key)
         } else {
-            known.remove(key)
+            known[key] = nil
             worker.uninstall(key)
         }
     }
 
     private func rememberUnknown(_ key: RouteKey) {
-        known.remove(key)
+        known[key] = nil
         let now = worker.eventLoop.now
         let limit = worker.settings.options.limits.resolvedRoutes
         if unknown.count >= limit { unknown = unknown.filter { $0.value > now } }

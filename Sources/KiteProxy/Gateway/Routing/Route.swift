@@ -27,12 +27,16 @@ final class Route {
     /// Put before the rest of a path URL on its way to an agent; targets with an address have their own.
     private(set) var tunnelPath: ByteBuffer?
     private(set) var upstreams: [Upstream] = []
-    /// Where the search for an upstream begins.
+    /// Where the search for an upstream, or for another route, begins.
     private var turn = 0
     /// Set with each request; whoever is interested takes it back.
     var isUsed = false
     /// Requests that wait for an agent.
     var parked: [ProxyExchange] = []
+    /// When a request came last.
+    var lastUsed = NIODeadline.distantPast
+    /// Other routes that serve what this one stands for: Kontrol names kites under this name that are reached through this gateway.
+    var aliases: [RouteKey] = []
     /// Until when an agent can be expected to come: requests are parked before that and refused after.
     var awaitedUntil: NIODeadline
 
@@ -74,6 +78,22 @@ final class Route {
     func remove(where isGone: (Upstream) -> Bool) {
         for upstream in upstreams where isGone(upstream) { upstream.pool.close() }
         upstreams.removeAll(where: isGone)
+    }
+
+    /// The route that serves the next request: one of those it stands for, where it has no upstream of its own that can.
+    func standIn(in table: RouteTable, session: UInt64?) -> Route {
+        guard !aliases.isEmpty, !isServing else { return self }
+        let known = aliases.compactMap { table.find($0) }.filter { $0.spec.kind != .kontrol }
+        let serving = known.filter(\.isServing)
+        guard let first = serving.first else { return known.first ?? self }
+        if let session {
+            return serving.min {
+                SockJSSession.rank(of: SockJSSession.number($0.key.bytes.readableBytesView), for: session)
+                    < SockJSSession.rank(of: SockJSSession.number($1.key.bytes.readableBytesView), for: session)
+            } ?? first
+        }
+        turn = turn < serving.count - 1 ? turn + 1 : 0
+        return serving[turn]
     }
 
     /// The upstream for the next request: of those connected and healthy the one with the fewest exchanges under way (in turn where there
