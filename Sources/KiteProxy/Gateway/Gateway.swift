@@ -224,6 +224,7 @@ package final class Gateway: Service {
         ready.store(false, ordering: .relaxed)
         logger.info("shutting down", metadata: ["drain": "\(options.timeouts.drain.nanoseconds / 1_000_000_000) s"])
         for listener in listeners { await listener.close() }
+        await board.closePorts()
         let idleTime = hasSuccessor.load(ordering: .relaxed) ? Self.lastRequestTime : nil
         for worker in workers { _ = await worker.ask { $0.drain(idleTime: idleTime) } }
         let end = NIODeadline.now() + options.timeouts.drain

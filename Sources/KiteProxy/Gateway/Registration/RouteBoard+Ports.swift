@@ -35,6 +35,13 @@ extension RouteBoard {
         throw TunnelRefusal(status: 503, reason: "no port could be opened: \(failure)", retryAfter: 10)
     }
 
+    /// Closes all ports, before agents are told to go: they want them of the gateway that takes this one's place.
+    func closePorts() async {
+        let open = sessions.values.flatMap(\.ports)
+        for id in sessions.keys { sessions[id]?.ports = [] }
+        for port in open { await close(port) }
+    }
+
     func close(_ port: PublicPort) async {
         await port.close()
         ports.release(port.number)

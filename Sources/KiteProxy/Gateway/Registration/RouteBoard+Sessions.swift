@@ -107,10 +107,13 @@ extension RouteBoard {
     }
 
     /// An agent has said that it stops; what is under way goes on.
-    func agentIsLeaving(_ id: String) {
+    func agentIsLeaving(_ id: String) async {
         guard let session = sessions[id], !session.isLeaving else { return }
         sessions[id]?.isLeaving = true
+        // Nobody can be served there any more, and the agent's next start wants them.
+        sessions[id]?.ports = []
         tellOfLeaving(session, isSuperseded: false)
+        for port in session.ports { await close(port) }
     }
 
     /// Tells the event loops which routes no agent serves any more.

@@ -120,6 +120,35 @@ struct PublicPortTests {
         await mirror.close()
     }
 
+    @Test("A port is free as soon as its agent has said that it stops, or the gateway is about to")
+    func leaving() async throws {
+        let range = try await range()
+        var options = GatewayOptions()
+        options.tunnels.tcpPorts = range
+        let board = RouteBoard(options: options, claims: MemoryClaimStore(), logger: testLogger)
+        let worker = try await makeWorker(options: options, board: board)
+        try await board.start(workers: [worker], publicURL: "http://gw", policy: .allowingLoopback)
+        func open(_ agent: String) async throws -> (session: String, port: Int) {
+            let hello = AgentHello(agent: agent, epoch: 1, software: "test", purpose: .open(tunnels))
+            guard
+                case .attach(let welcome, _) = await board.open(hello, tunnels: tunnels, username: "a", loop: 0),
+                let port = welcome.tunnels.first?.port
+            else { throw TunnelRefusal(status: 500, reason: "no port") }
+            return (welcome.session, port)
+        }
+        let first = try await open("agent-one")
+        await board.agentIsLeaving(first.session)
+        let second = try await open("agent-two")
+        #expect(second.port == first.port)
+        await board.end(first.session, nil)
+        #expect(await board.ports.sessions(holding: RouteKey("db"), of: "a") == [second.session])
+        await board.closePorts()
+        await #expect(throws: TransportError.self) { _ = try await send("", to: second.port) }
+        await board.close()
+        // Its worker must be there until all that was sent to it is done.
+        _ = await worker.ask { _ in }
+    }
+
     @Test(arguments: [
         ("127.0.0.1", nil, nil, "tcp://127.0.0.1:5"), ("db.example", nil, "gw.example", "tcp://db.example:5"),
         ("::1", nil, nil, "tcp://[::1]:5"), ("0.0.0.0", nil, nil, "tcp://localhost:5"),
