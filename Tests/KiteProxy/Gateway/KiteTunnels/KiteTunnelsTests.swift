@@ -134,7 +134,7 @@ struct KiteTunnelsTests {
         "A kite that does not dial back is not waited for for ever",
         arguments: [TunnelTestKite.Behaviour.forgets, .isSilent, .refuses])
     func absentees(behaviour: TunnelTestKite.Behaviour) async throws {
-        try await withGateway({ $0.kiteTunnels.dialBackTime = .milliseconds(100) }) { gateway, _ in
+        try await withGateway({ $0.kiteTunnels.dialBackTime = .milliseconds(300) }) { gateway, _ in
             let kite = TunnelTestKite(behaviour)
             let url = try await gateway.registerTunnelled(kite.identity, isPublic: true, caller: kite).url
             let visitor = try await visit(url)
@@ -146,20 +146,42 @@ struct KiteTunnelsTests {
         }
     }
 
-    @Test("A visitor who says nothing, and one who leaves early, hold no session")
+    @Test("A visitor who says nothing holds no session")
     func silentVisitors() async throws {
         try await withGateway({ $0.kiteTunnels.admissionTime = .milliseconds(100) }, visitors: WordAuthenticator()) {
             gateway, _ in
-            let kite = TunnelTestKite(.isSilent)
+            let kite = TunnelTestKite()
             let url = try await gateway.registerTunnelled(kite.identity, isPublic: false, caller: kite).url
             let silent = try await visit(url)
             #expect(await silent.next() == nil)
+            try await eventually { gateway.kiteTunnels.sessionCount == 0 }
+            #expect(kite.urls.withLock { $0.isEmpty })
+        }
+    }
+
+    @Test("A visitor who leaves before the kite has come holds no session")
+    func earlyLeavers() async throws {
+        try await withGateway(visitors: WordAuthenticator()) { gateway, _ in
+            let kite = TunnelTestKite(.isSilent)
+            let url = try await gateway.registerTunnelled(kite.identity, isPublic: false, caller: kite).url
             let early = try await visit(url)
             try await early.send(self.good)
             try await eventually { gateway.kiteTunnels.pending.count == 1 }
             early.close(code: 3000, reason: "Go away!")
             try await eventually { gateway.kiteTunnels.pending.count == 0 }
             try await eventually { gateway.kiteTunnels.sessionCount == 0 }
+        }
+    }
+
+    @Test("Kites of a gateway with TLS are given its public URL, and dial back with TLS")
+    func publicURL() async throws {
+        try await withGateway({ $0.publicURL = "https://gw.example:8443" }) { gateway, port in
+            let kite = TunnelTestKite(.refuses)
+            let url = try await gateway.registerTunnelled(kite.identity, isPublic: true, caller: kite).url
+            #expect(url == "https://gw.example:8443/proxy?kiteID=\(kite.identity.id)")
+            let visitor = try await visit("http://127.0.0.1:\(port)/proxy?kiteID=\(kite.identity.id)")
+            #expect(await visitor.next() == nil)
+            #expect(kite.urls.withLock { $0.first }?.hasPrefix("wss://gw.example:8443/tunnel/") == true)
         }
     }
 
