@@ -56,6 +56,17 @@ struct SockJSTests {
         }
     }
 
+    @Test(
+        "A browser reaches a kite written in Go that dials back", .timeLimit(.minutes(2)),
+        .enabled(if: GoPeer.isAvailable))
+    func browserToGo() async throws {
+        try await withInstallation { installation in
+            let gateway = try await installation.startGateway()
+            let (_, url) = try await installation.startGoKite("tunnel", "math", ["PUBLIC": "1"])
+            try await checkBrowser(installation, kite: url, gateway)
+        }
+    }
+
     @Test("node-sockjs-client reaches a kite through an agent over each transport, both ways", .timeLimit(.minutes(1)))
     func node() async throws {
         try await withInstallation { installation in

@@ -136,14 +136,18 @@ func (p *peer) receive(m message) {
 		if h := p.handlers[name]; h != nil {
 			result, err = h(r)
 		} else {
-			err = errors.New("Method not found: " + name)
+			err = remoteError{"methodNotFound", "Method not found: " + name}
 		}
 		if answer == nil {
 			return
 		}
 		var failure interface{}
 		if err != nil {
-			failure = map[string]string{"type": "genericError", "message": err.Error(), "code": "", "id": "0"}
+			kind, text := "genericError", err.Error()
+			if e, ok := err.(remoteError); ok {
+				kind, text = e.Type, e.Message
+			}
+			failure = map[string]string{"type": kind, "message": text, "code": "", "id": "0"}
 		}
 		answer(map[string]interface{}{"error": failure, "result": result})
 	}()
@@ -155,14 +159,15 @@ func place(tree interface{}, path []interface{}, f function) {
 		last := i == len(path)-1
 		switch node := tree.(type) {
 		case []interface{}:
-			n, ok := step.(float64)
-			if !ok || int(n) >= len(node) {
+			// JavaScript sends positions as strings.
+			n, err := strconv.Atoi(fmt.Sprint(step))
+			if err != nil || n < 0 || n >= len(node) {
 				return
 			}
 			if last {
-				node[int(n)] = f
+				node[n] = f
 			}
-			tree = node[int(n)]
+			tree = node[n]
 		case map[string]interface{}:
 			key := fmt.Sprint(step)
 			if last {

@@ -48,6 +48,15 @@ func methods(me kiteInfo) map[string]handler {
 			said, err := r.peer.tell(10*time.Second, "hello", "hello from "+me.ID)
 			return map[string]interface{}{"youSaid": said}, err
 		},
+		// What the browser's page calls.
+		"callPage": func(r *request) (interface{}, error) { return r.peer.tell(10*time.Second, "twice", r.arg(0)) },
+		"count": func(r *request) (interface{}, error) {
+			counted, ok := r.arg(0).(function)
+			for i := 1; i <= 3 && ok; i++ {
+				counted(i)
+			}
+			return nil, nil
+		},
 		"subscribe": func(r *request) (interface{}, error) {
 			n, _ := r.arg(0).(float64)
 			onEvent, ok := r.arg(1).(function)
