@@ -20,11 +20,12 @@ enum GoPeer {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         let sources = try FileManager.default.contentsOfDirectory(atPath: Place.peer("gokite"))
             .filter { $0.hasSuffix(".go") }.map { Place.peer("gokite") + "/" + $0 }
-        // GOPATH alone, no module and no network.
+        // GOPATH alone: no module, no network, no C compiler.
         _ = try await ChildProcess.run(
             go, ["build", "-o", directory + "/gokite"] + sources.sorted(),
             environment: [
-                "GO111MODULE": "off", "GOPATH": libraries, "GOFLAGS": "", "GOCACHE": directory + "/cache",
+                "CGO_ENABLED": "0", "GO111MODULE": "off", "GOPATH": libraries, "GOFLAGS": "",
+                "GOCACHE": directory + "/cache",
                 "GOPROXY": "off",
             ], within: 300)
         try? FileManager.default.removeItem(atPath: directory + "/cache")
