@@ -140,5 +140,7 @@ actor RouteBoard {
     func close() async {
         isClosing = true
         for session in sessions.values { for port in session.ports { await close(port) } }
+        // Their event loops end next, and nothing that is asked of them then is ever answered: who unregisters a kite would wait for ever.
+        workers = []
     }
 }
