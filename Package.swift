@@ -110,7 +110,8 @@ let package = Package(
                 "KiteCore", "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSockJS", "KiteDnode", "KiteTunnel",
                 "KiteSupport", tls, logging, lifecycle,
             ],
-            path: "Sources/KiteProxy/Gateway", swiftSettings: settings),
+            path: "Sources/KiteProxy/Gateway",
+            resources: [.embedInCode("Browser/kite.js"), .embedInCode("Browser/kite.d.ts")], swiftSettings: settings),
         .executableTarget(
             name: "KiteProxy",
             dependencies: nio + [

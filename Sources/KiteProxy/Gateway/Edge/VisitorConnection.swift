@@ -43,6 +43,13 @@ final class VisitorConnection: ExchangeAcceptor {
         case .kiteSession(let target): worker.settings.kiteTunnels.serveVisitor(exchange, target, worker: worker)
         case .kiteTunnel(let dropped):
             worker.settings.kiteTunnels.serveKite(exchange, path: head.path.dropFirst(dropped), worker: worker)
+        case .browserModule(let module):
+            if let status = module.answer(exchange) {
+                worker.metrics.responses[Int(status / 100)] &+= 1
+            } else {
+                worker.refuse(
+                    exchange, .methodNotAllowed, Refusal(405, "Use GET here."), fields: ["Allow": "GET, HEAD"])
+            }
         case .nowhere: refuseUnknown(exchange)
         }
     }

@@ -94,6 +94,8 @@ enum Destination {
     case kiteSession(KiteSessionTarget)
     /// A kite that dials back; how many bytes of the target say so.
     case kiteTunnel(droppedPathBytes: Int)
+    /// The browser's kite client.
+    case browserModule(BrowserModule)
     case nowhere
 }
 
@@ -120,6 +122,7 @@ struct Directory: Sendable {
         if Self.isAtOrBelow(path, Self.kite) { return .kite }
         if Self.isAtOrBelow(path, Self.door) { return .door }
         if Self.isAtOrBelow(path, Self.kiteTunnel) { return .kiteTunnel(droppedPathBytes: Self.kiteTunnel.count) }
+        if path.starts(with: Self.own), let module = BrowserModule.at(path) { return .browserModule(module) }
         return .nowhere
     }
 
@@ -146,6 +149,7 @@ struct Directory: Sendable {
 
     private static let proxy = Array("/proxy/".utf8)
     private static let kite = Array("/kite".utf8)
+    private static let own = Array("/-/".utf8)
     private static let door = Array("/-/tunnel".utf8)
     private static let kiteTunnel = Array("/tunnel".utf8)
 }

@@ -17,6 +17,7 @@ struct DirectoryTests {
         case .kite: return "kite"
         case .kiteSession(let session): return "session \(session.kite) \(session.path)"
         case .kiteTunnel(let dropped): return "kite tunnel \(dropped)"
+        case .browserModule(let module): return "module \(module.path)"
         case .nowhere: return "nowhere"
         }
     }
@@ -29,6 +30,9 @@ struct DirectoryTests {
         ("x", "/proxy//a", "nowhere"), ("x", "/proxy/?a", "nowhere"), ("x", "/kite", "kite"),
         ("x", "/kite/info?t=1", "kite"),
         ("x", "/kite?x", "kite"), ("x", "/kites", "nowhere"), ("x", "/-/tunnel", "door"), ("x", "/-/tunnel?x", "door"),
+        ("x", "/-/kite.js", "module /-/kite.js"), ("x", "/-/kite.js?v=1", "module /-/kite.js"),
+        ("x", "/-/kite.d.ts", "module /-/kite.d.ts"), ("x", "/-/kite.js/", "nowhere"), ("x", "/-/kite", "nowhere"),
+        ("x", "/-/", "nowhere"), ("shop.gw.example", "/-/kite.js", "host shop 0"),
         ("x", "/-/tunnels", "nowhere"), ("x", "/tunnel/1/2/websocket?token=a", "kite tunnel 7"),
         ("x", "/tunnels", "nowhere"),
         (
