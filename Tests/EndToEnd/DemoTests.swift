@@ -45,14 +45,17 @@ struct DemoTests {
     }
 
     @Test(
-        "On the demo's page a browser calls the kite and the kite calls the page, over WebSocket and over XHR",
+        "On the demo's page a browser calls the kite and the kite calls the page, over each transport",
         .timeLimit(.minutes(1)))
     func page() async throws {
         try await withDemo { installation, _, text in
             let line = try #require(text.first { $0.contains(" browser ") })
             let url = try #require(line.split(separator: " ").last.map(String.init))
             let browser = try Browser(installation)
-            for (query, transport) in [("", "websocket"), ("?transport=xhr", "xhr")] {
+            for (query, transport) in [
+                ("", "websocket"), ("?transport=xhr-streaming", "xhr-streaming"),
+                ("?transport=xhr-polling", "xhr-polling"),
+            ] {
                 let page: Page = try await browser.go(
                     to: url + query,
                     until: """

@@ -35,7 +35,7 @@ enum DemoKite {
     }
 }
 
-/// What the demo kite serves beside `/kite`: its page, the page's client, and a method for curl.
+/// What the demo kite serves beside `/kite`: its page and a method for curl.
 final class DemoPages: ExchangeAcceptor {
     func accept(_ exchange: any Exchange) {
         guard exchange.request.method == .get || exchange.request.method == .head else {
@@ -44,7 +44,6 @@ final class DemoPages: ExchangeAcceptor {
         let path = exchange.request.path
         switch path {
         case "/": answer(exchange, "text/html; charset=utf-8", DemoPage.html)
-        case "/client.js": answer(exchange, "text/javascript; charset=utf-8", DemoPage.client)
         case _ where path.hasPrefix("/square/"):
             guard let number = Double(path.dropFirst(8)), number.isFinite, (number * number).isFinite else {
                 return exchange.refuse(Refusal(400, "Write a number, such as /square/4."))

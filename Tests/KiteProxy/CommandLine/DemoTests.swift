@@ -47,7 +47,6 @@ struct DemoTests {
         }
         #expect(try await get("/square/4") == "16\n")
         #expect(try await get("/") == DemoPage.html)
-        #expect(try await get("/client.js") == DemoPage.client)
         #expect(try await get("/kite") == "Welcome to SockJS!\n")
         let admin = try #require(parts.admin.address.port)
         #expect(try await AdminClient.get("/readyz", host: "127.0.0.1", port: admin) == "ready\n")
