@@ -20,6 +20,8 @@ kite.handle("count", .anonymous) { (_: KiteRequest, callback: DnodeFunction) in
     for number in 1...3 { try await callback.call(number) }
 }
 
+kite.handle("echo", .anonymous) { (_: KiteRequest, text: String) in text }
+
 /// Standard output of a pipe is written at once, so that the test sees it.
 func announce(_ url: String) { FileHandle.standardOutput.write(Data((url + "\n").utf8)) }
 

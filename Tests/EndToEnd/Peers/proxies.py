@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """A forward proxy of the end-to-end tests: proxies.py connect|socks5. Demands user `u` and password `p`, takes every name for
-127.0.0.1, prints its port and then each `host:port` it was asked for."""
-import asyncio, base64, sys
+127.0.0.1, prints its port and then each `host:port` it was asked for.
+
+Or a network that can be cut: proxies.py cut PORT. Prints its port; what connects there reaches PORT. On SIGUSR1 every connection breaks, and for
+2 s so does every new one; then `back` is printed."""
+import asyncio, base64, signal, socket, struct, sys
 
 
 async def copy(reader, writer):
@@ -46,10 +49,46 @@ async def socks5(reader, writer):
     await join(reader, writer, host, port, b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
 
 
-async def main(kind):
+async def cut(port):
+    writers, isCut = set(), False
+
+    def break_off(writer):
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async def serve(*here):
+        if isCut:
+            return break_off(here[1])
+        there = await asyncio.open_connection("127.0.0.1", port)
+        ends = {here[1], there[1]}
+        writers.update(ends)
+        await asyncio.gather(copy(here[0], there[1]), copy(there[0], here[1]))
+        writers.difference_update(ends)
+
+    async def cut_now():
+        nonlocal isCut
+        isCut = True
+        for writer in list(writers):
+            break_off(writer)
+        await asyncio.sleep(2)
+        isCut = False
+        print("back", flush=True)
+
+    loop = asyncio.get_running_loop()
+    tasks = []
+    loop.add_signal_handler(signal.SIGUSR1, lambda: tasks.append(loop.create_task(cut_now())))
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.create_future()
+
+
+async def main(kind, *more):
+    if kind == "cut":
+        return await cut(int(more[0]))
     server = await asyncio.start_server({"connect": connect, "socks5": socks5}[kind], "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().create_future()
 
 
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main(*sys.argv[1:]))

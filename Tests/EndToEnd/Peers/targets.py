@@ -3,7 +3,7 @@
 
 KIND is `websocket` (echo), `events` (server-sent events that carry the time they were sent at), `blobs` (uploads are hashed,
 downloads are of any size and hashed by the visitor), `polls` (long polls, answered all at once when /release is asked for), `small` (answers each request at once) or
-`pages` (browser.html and session.js with Debian's sockjs-client; what a page posts to result is printed).
+`pages` (browser.html and session.js with Debian's sockjs-client, and kite.html; what a page posts to result is printed).
 Prints the port it listens on.
 """
 import asyncio, hashlib, os, sys, time
@@ -135,8 +135,8 @@ async def pages(reader, writer):
         elif path.endswith("/session.js"):
             with open(f"{folder}/session.js", "rb") as script:
                 answer(writer, script.read(), "text/javascript")
-        elif path.endswith("/browser.html"):
-            with open(f"{folder}/browser.html", "rb") as page:
+        elif path.endswith(("/browser.html", "/kite.html")):
+            with open(folder + path[path.rindex("/") :], "rb") as page:
                 answer(writer, page.read(), "text/html; charset=utf-8")
         else:
             answer(writer, "no such page", status="404 Not Found")
