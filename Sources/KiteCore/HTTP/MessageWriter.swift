@@ -43,7 +43,12 @@ public enum MessageWriter {
         writeFraming(of: head, into: &buffer)
         if isUpgrade, head.wantsUpgrade, let upgrade = head.fields.first(.upgrade) {
             buffer.writeStaticString("Connection: Upgrade\r\n")
-            writeField("Upgrade: ", upgrade, into: &buffer)
+            if upgrade.contains(UInt8(ascii: ",")) {
+                // Of several protocols this is the one for which the request was taken as an upgrade.
+                buffer.writeStaticString("Upgrade: websocket\r\n")
+            } else {
+                writeField("Upgrade: ", upgrade, into: &buffer)
+            }
         } else if head.fields.contains(.te, token: "trailers") {
             buffer.writeStaticString("Connection: TE\r\nTE: trailers\r\n")
         }

@@ -272,7 +272,8 @@ public struct RequestScanner {
     }
 
     /// Whether there is one `Upgrade` to one protocol that is not HTTP/2: over that, requests would pass unseen to whoever
-    /// the connection is relayed to. Ignoring an upgrade is always allowed (RFC 9110 section 7.8).
+    /// the connection is relayed to. Ignoring an upgrade is always allowed (RFC 9110 section 7.8). Of a list of protocols only WebSocket
+    /// is of use (RFC 6455 section 4.2.1).
     private func hasUsefulUpgrade(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard fields.present & ~fields.repeated & KnownField.upgrade.bit != 0,
             let entry = fields.entries.first(where: { $0.field == .upgrade }), entry.valueLength > 0
@@ -281,7 +282,21 @@ public struct RequestScanner {
         let length = Int(entry.valueLength)
         if bytes.matches(start, length, "h2c") || bytes.matches(start, length, "h2") { return false }
         if length >= 5, bytes.matches(start, 5, "http/") { return false }
-        return bytes[start..<(start + length)].allSatisfy { $0.isTokenCharacter || $0 == UInt8(ascii: "/") }
+        let value = bytes[start..<(start + length)]
+        if value.contains(UInt8(ascii: ",")) { return namesWebSocket(bytes, value) }
+        return value.allSatisfy { $0.isTokenCharacter || $0 == UInt8(ascii: "/") }
+    }
+
+    private func namesWebSocket(_ bytes: UnsafeRawBufferPointer, _ list: Slice<UnsafeRawBufferPointer>) -> Bool {
+        var isNamed = false
+        for member in list.split(separator: UInt8(ascii: ",")) {
+            var name = member
+            while let first = name.first, first == 0x20 || first == 0x09 { name = name.dropFirst() }
+            while let last = name.last, last == 0x20 || last == 0x09 { name = name.dropLast() }
+            guard name.allSatisfy({ $0.isTokenCharacter || $0 == UInt8(ascii: "/") }) else { return false }
+            if bytes.matches(name.startIndex, name.count, "websocket") { isNamed = true }
+        }
+        return isNamed
     }
 
     private func checkHost(_ bytes: UnsafeRawBufferPointer, _ line: Line) throws(HTTPError) {

@@ -168,6 +168,9 @@ struct MessageWriterTests {
             "GET / HTTP/1.1\nHost: a.test\nConnection: keep-alive, Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: k\n\n"
         #expect(try forward(wire, upgrade: true).suffix(2) == ["Connection: Upgrade", "Upgrade: websocket"])
         #expect(try !forward(wire).contains { $0.hasPrefix("Upgrade") })
+        // Of several protocols only the one that passes.
+        let several = "GET / HTTP/1.1\nHost: a.test\nConnection: Upgrade\nUpgrade: h2c, WebSocket\n\n"
+        #expect(try forward(several, upgrade: true).suffix(2) == ["Connection: Upgrade", "Upgrade: websocket"])
     }
 
     private func write(

@@ -61,8 +61,11 @@ import Testing
         #expect(try head("Connection: x\r\nConnection: ,close ,\r\n").isKeepAlive == false)
         #expect(try head("Connection: Upgrade\r\nUpgrade: websocket\r\n").wantsUpgrade)
         #expect(try head("Upgrade: websocket\r\n").wantsUpgrade == false)
-        for value in ["h2c", "H2C", "websocket, h2c", "HTTP/2.0", "", "a b"] {
+        for value in ["h2c", "H2C", "HTTP/2.0", "", "a b", "h2c, foo", "websocket, a b", "websocket/13, foo", ","] {
             #expect(try head("Connection: Upgrade\r\nUpgrade: \(value)\r\n").wantsUpgrade == false)
+        }
+        for value in ["foo, websocket", "WebSocket,h2c", ", websocket ,", "h2c,\twebsocket"] {
+            #expect(try head("Connection: Upgrade\r\nUpgrade: \(value)\r\n").wantsUpgrade, "\(value)")
         }
         let twice = "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: websocket\r\n"
         #expect(try head(twice).wantsUpgrade == false)
