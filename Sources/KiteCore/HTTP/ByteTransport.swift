@@ -18,6 +18,10 @@ public protocol ByteTransport: AnyObject {
     /// well-behaved writer stops its source until ``ByteTransportDelegate/transportWritabilityChanged(_:)``.
     var isWritable: Bool { get }
 
+    /// How many bytes wait to be sent, as far as that is known; 0 where it is not. That it shrinks shows that the peer takes what it is
+    /// sent.
+    var queuedBytes: Int { get }
+
     /// The address of the other end, where there is one to speak of.
     var remoteAddress: SocketAddress? { get }
 
@@ -46,6 +50,7 @@ public protocol ByteTransport: AnyObject {
 
 extension ByteTransport {
     public var isInputTruncated: Bool { false }
+    public var queuedBytes: Int { 0 }
 }
 
 /// Consumes what a ``ByteTransport`` brings. Called on the transport's event loop, never re-entrantly from

@@ -54,6 +54,7 @@ public final class CrossLoopTransport: ByteTransport {
     }
 
     public var isWritable: Bool { !isFull && ended == nil }
+    public var queuedBytes: Int { outstanding }
 
     public func write(_ bytes: ByteBuffer) {
         guard bytes.readableBytes > 0, ended == nil else { return }

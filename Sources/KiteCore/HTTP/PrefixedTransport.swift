@@ -27,6 +27,7 @@ public final class PrefixedTransport: ByteTransport, ByteTransportDelegate {
 
     public var eventLoop: any EventLoop { base.eventLoop }
     public var isWritable: Bool { base.isWritable }
+    public var queuedBytes: Int { base.queuedBytes }
     public var isInputTruncated: Bool { base.isInputTruncated }
     public var remoteAddress: SocketAddress? { base.remoteAddress }
 

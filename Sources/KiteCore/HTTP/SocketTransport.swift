@@ -240,8 +240,10 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         }
     }
 
-    /// What has left for the channel and not for the peer.
-    private var queuedBytes: Int { (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
+    /// What has been written and has not left for the peer. Under TLS without what waits for its encryption.
+    public var queuedBytes: Int {
+        gathered.readableBytes + ((try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0)
+    }
 
     private func sendEndOfOutput() {
         flags.insert(.outputEndSent)

@@ -120,7 +120,7 @@ public final class TunnelStream: ByteTransport {
     }
 
     /// Bytes that wait to be sent.
-    package var queuedBytes: Int { output.bytes }
+    public var queuedBytes: Int { output.bytes }
 
     // MARK: sending, called by the lane
 

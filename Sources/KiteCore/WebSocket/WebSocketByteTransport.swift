@@ -45,6 +45,7 @@ package final class WebSocketByteTransport: ByteTransport {
 
     package var eventLoop: any EventLoop { connection.eventLoop }
     package var remoteAddress: SocketAddress? { connection.remoteAddress }
+    package var queuedBytes: Int { connection.queuedBytes + pendingBytes }
     package var isWritable: Bool { connection.isWritable && pendingBytes < Self.messageBytes }
 
     package func write(_ bytes: ByteBuffer) {

@@ -29,9 +29,9 @@ package final class WebSocketConnection {
     }
 
     package let role: WebSocketRole
-    /// Who is told what arrives. Nothing is delivered while it is nil.
+    /// Who is told what arrives. Nothing is delivered while it is nil; one that comes when all is over is told of that.
     package var delegate: (any WebSocketConnectionDelegate)? {
-        didSet { if delegate != nil { pump() } }
+        didSet { if delegate != nil { delegateCame() } }
     }
     private let transport: any ByteTransport
     private let limits: WebSocketLimits
@@ -45,10 +45,16 @@ package final class WebSocketConnection {
     private var isPumping = false
     private var isInputOver = false
     private var isReported = false
+    /// How the WebSocket ended, where there was nobody to tell.
+    private var unreported: WebSocketClosure?
+    /// How the connection under an open WebSocket ended, while there is nobody to tell what came before.
+    private var lost: WebSocketClosure?
     private var pendingPong: ByteBuffer?
     private var heardSincePing = true
     /// Built on the first close only.
     private var closeTimer: WheelTimer?
+    /// What waited to be sent when the close timer was started.
+    private var queuedAtClose = 0
     private var pingTimer: WheelTimer?
     private let wheel: TimerWheel?
 
@@ -86,6 +92,8 @@ package final class WebSocketConnection {
     package var remoteAddress: SocketAddress? { transport.remoteAddress }
     /// False while more waits to be sent than the transport wants to hold.
     package var isWritable: Bool { transport.isWritable }
+    /// How many bytes wait to be sent, as far as the transport knows.
+    package var queuedBytes: Int { transport.queuedBytes }
     /// Whether messages can still be sent.
     package var isOpen: Bool { machine.isOpen }
 
@@ -101,8 +109,8 @@ package final class WebSocketConnection {
         send(.ping, payload.readSlice(length: min(payload.readableBytes, 125)) ?? ByteBuffer())
     }
 
-    /// Begins the closing handshake. What was sent before leaves first; what arrives after is dropped. The delegate hears of the end when the
-    /// peer has answered, or when its time is up.
+    /// Begins the closing handshake. What was sent before leaves first, for which the peer has all the time it needs as long as it goes on
+    /// taking it; what arrives after is dropped. The delegate hears of the end when the peer has answered, or when its time is up.
     package func close(_ code: WebSocketCloseCode = .normal, reason: String = "") {
         guard let frame = machine.close(code, reason: reason) else { return }
         transport.write(frame)
@@ -153,6 +161,18 @@ package final class WebSocketConnection {
         }
     }
 
+    private func delegateCame() {
+        if let unreported {
+            self.unreported = nil
+            return tell(unreported)
+        }
+        pump()
+        if let lost, !isReported {
+            machine.abandon()
+            report(lost)
+        }
+    }
+
     /// Does what the machine says until it needs more bytes or the delegate wants no more.
     private func pump() {
         guard !isPumping, delegate != nil || !machine.isOpen else { return }
@@ -168,7 +188,7 @@ package final class WebSocketConnection {
             case .none:
                 if isInputOver, let closure = machine.inputClosed() {
                     transport.close()
-                    report(closure)
+                    report(lost ?? closure)
                 }
                 return
             case .deliver(.text(let message)): delegate?.webSocket(self, receivedText: message)
@@ -236,6 +256,10 @@ package final class WebSocketConnection {
         countUnfinished()
         pingTimer?.cancel()
         pendingPong = nil
+        if delegate != nil { tell(closure) } else { unreported = closure }
+    }
+
+    private func tell(_ closure: WebSocketClosure) {
         let delegate = delegate
         self.delegate = nil
         delegate?.webSocket(self, closed: closure)
@@ -243,16 +267,26 @@ package final class WebSocketConnection {
 
     // MARK: Deadlines
 
+    /// The time counts from when the close frame has left: what is queued before it may take long.
     private func startCloseTimer() {
         guard let wheel, closeTimer == nil else { return }
-        let timer = WheelTimer(wheel: wheel) { [weak self] in
-            guard let self else { return }
-            self.machine.abandon()
-            self.transport.abort(TransportError(.idleTimeout, "The peer did not finish closing the WebSocket in time."))
-            self.report(.lost)
-        }
+        queuedAtClose = transport.queuedBytes
+        let timer = WheelTimer(wheel: wheel) { [weak self] in self?.closeIsLate() }
         closeTimer = timer
         timer.start(after: limits.closeTimeout)
+    }
+
+    private func closeIsLate() {
+        let queued = transport.queuedBytes
+        // It may also have grown, by what was still to be encrypted then.
+        if queued != queuedAtClose {
+            queuedAtClose = queued
+            closeTimer?.start(after: limits.closeTimeout)
+            return
+        }
+        machine.abandon()
+        transport.abort(TransportError(.idleTimeout, "The peer did not finish closing the WebSocket in time."))
+        report(.lost)
     }
 
     private func pingDue() {
@@ -286,8 +320,15 @@ extension WebSocketConnection: ByteTransportDelegate {
         closeTimer?.cancel()
         pingTimer?.cancel()
         isInputOver = true
+        let closure =
+            error.map { WebSocketClosure(code: .abnormal, reason: $0.message, isClean: false) } ?? .lost
+        if delegate == nil, machine.isOpen, !isReported {
+            // What came before is told first, to whoever comes.
+            lost = closure
+            return
+        }
         machine.abandon()
-        report(error.map { WebSocketClosure(code: .abnormal, reason: $0.message, isClean: false) } ?? .lost)
+        report(closure)
     }
 
     package func transportWritabilityChanged(_ isWritable: Bool) {

@@ -19,6 +19,7 @@ final class MemoryTransport: ByteTransport {
     var closed = false
     var aborted: TransportError?
     var reading = true
+    var queuedBytes = 0
 
     init(_ loop: EmbeddedEventLoop) { self.loop = loop }
     func write(_ bytes: ByteBuffer) { if !closed && aborted == nil { written.append(bytes) } }
@@ -52,6 +53,15 @@ final class RecordingDelegate: WebSocketConnectionDelegate {
         writability.append(isWritable)
     }
     func webSocket(_ connection: WebSocketConnection, closed closure: WebSocketClosure) { closures.append(closure) }
+}
+
+private final class EndRecorder: ByteTransportDelegate {
+    var received = ""
+    var ends: [TransportError.Code?] = []
+    func transportReceived(_ bytes: ByteBuffer) { received += String(buffer: bytes) }
+    func transportInputClosed() {}
+    func transportClosed(_ error: TransportError?) { ends.append(error?.code) }
+    func transportWritabilityChanged(_ isWritable: Bool) {}
 }
 
 @Suite struct WebSocketConnectionTests {
@@ -138,6 +148,68 @@ final class RecordingDelegate: WebSocketConnectionDelegate {
         loop.advanceTime(by: .seconds(2))
         #expect(transport.aborted?.code == .idleTimeout)
         #expect(delegate.closures == [.lost])
+    }
+
+    @Test func aCloseWaitsForWhatIsQueuedBeforeItAsLongAsThePeerTakesIt() {
+        let connection = connect()
+        connection.sendBinary(ByteBuffer(repeating: 7, count: 4 << 20))
+        connection.close()
+        // With TLS it is known only later how much there is.
+        transport.queuedBytes = 4 << 20
+        loop.advanceTime(by: .seconds(2))
+        for megabytes in [3, 2, 1, 0] {
+            transport.queuedBytes = megabytes << 20
+            loop.advanceTime(by: .seconds(4))
+            #expect(transport.aborted == nil, "\(megabytes)")
+        }
+        // All has left; now the peer has to answer.
+        loop.advanceTime(by: .seconds(11))
+        #expect(transport.aborted?.code == .idleTimeout)
+        #expect(delegate.closures == [.lost])
+    }
+
+    @Test func aCloseIsCutOffWhenThePeerTakesNothingMore() {
+        let connection = connect()
+        transport.queuedBytes = 4 << 20
+        connection.close()
+        loop.advanceTime(by: .seconds(4))
+        transport.queuedBytes = 3 << 20
+        loop.advanceTime(by: .seconds(5))
+        #expect(transport.aborted == nil)
+        loop.advanceTime(by: .seconds(2))
+        #expect(transport.aborted?.code == .idleTimeout)
+    }
+
+    @Test func aDelegateThatComesLateHearsOfTheEnd() {
+        let connection = WebSocketConnection(transport: transport, role: .server, wheel: wheel)
+        transport.receive(frame(0x81, "first"))
+        transport.delegate?.transportClosed(TransportError(.reset, "gone"))
+        connection.delegate = delegate
+        #expect(delegate.texts == ["first"])
+        #expect(delegate.closures == [WebSocketClosure(code: .abnormal, reason: "gone", isClean: false)])
+        #expect(!connection.isOpen)
+        #expect(connection.delegate == nil)
+        #expect(wheel.count == 0)
+    }
+
+    @Test func aDelegateThatComesAfterAnAbortHearsOfItOnce() {
+        let connection = WebSocketConnection(transport: transport, role: .server, wheel: wheel)
+        connection.abort(TransportError(.cancelled, "enough"))
+        transport.delegate?.transportClosed(nil)
+        connection.delegate = delegate
+        connection.delegate = delegate
+        #expect(delegate.closures.map(\.reason) == ["enough"])
+    }
+
+    @Test func bytesInMessagesEndAlsoWhenTheConnectionEndsBeforeAnybodyListens() {
+        let bytes = WebSocketByteTransport(WebSocketConnection(transport: transport, role: .server, wheel: wheel))
+        let end = EndRecorder()
+        bytes.delegate = end
+        transport.receive(frame(0x82, "abc"))
+        transport.delegate?.transportClosed(TransportError(.reset, "gone"))
+        loop.run()
+        #expect(end.received == "abc")
+        #expect(end.ends == [.reset])
     }
 
     @Test func aPausedReaderCanClose() {
@@ -229,6 +301,16 @@ final class RecordingDelegate: WebSocketConnectionDelegate {
         #expect(throws: TransportError.self) {
             try WebSocketHandshake.verify(response, key: WebSocketHandshake.makeKey())
         }
+    }
+
+    @Test func aListOfProtocolsMayHoldOthers() throws {
+        let request = Self.request {
+            $0.fields = HeaderBlock([
+                "Upgrade": "foo, WebSocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+                "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            ])
+        }
+        #expect(try WebSocketHandshake.accept(request).fields.text(.upgrade) == "websocket")
     }
 
     @Test(arguments: [
