@@ -83,11 +83,11 @@ extension ConnectionLimiter.Refusal: Error {}
 
 /// An IP address without its port; IPv6 by its /64. An IPv4 address is the same however it is written: a listener for both families
 /// sees it mapped into IPv6 (RFC 4291 section 2.5.5.2).
-struct AddressKey: Hashable, Sendable {
+package struct AddressKey: Hashable, Sendable {
     private let high: UInt64
     private let isIPv4: Bool
 
-    init?(_ address: SocketAddress) {
+    package init?(_ address: SocketAddress) {
         // The address's place in sockaddr_in and sockaddr_in6.
         switch address {
         case .v4:

@@ -114,17 +114,7 @@ public struct ForwardedOrigin: Sendable {
     /// The visitor's address where it is known: what a trusted proxy says it is, in `X-Real-IP` or as the last in `X-Forwarded-For`, else who
     /// the connection is from.
     private func realAddress(in fields: HeaderBlock) -> ByteBufferView? {
-        if isTrusted {
-            if let said = fields.first(.xRealIP), !said.isEmpty { return said }
-            if fields.has(.xForwardedFor) {
-                var last: ByteBufferView?
-                for position in 0..<fields.count where fields.field(at: position) == .xForwardedFor {
-                    var rest = fields.value(at: position)
-                    while let member = rest.nextListMember() { if !member.isEmpty { last = member } }
-                }
-                if let last { return last }
-            }
-        }
+        if isTrusted, let said = fields.visitorAddress { return said }
         return hasAddress ? address.readableBytesView : nil
     }
 
@@ -137,5 +127,31 @@ public struct ForwardedOrigin: Sendable {
             buffer.writeBytes(value)
             buffer.writeStaticString(", ")
         }
+    }
+}
+
+extension HeaderBlock {
+    /// Who asked, as a proxy says it.
+    fileprivate var visitorAddress: ByteBufferView? {
+        if let said = first(.xRealIP), !said.isEmpty { return said }
+        guard has(.xForwardedFor) else { return nil }
+        var last: ByteBufferView?
+        for position in 0..<count where field(at: position) == .xForwardedFor {
+            var rest = value(at: position)
+            while let member = rest.nextListMember() { if !member.isEmpty { last = member } }
+        }
+        return last
+    }
+}
+
+extension ExchangePeer {
+    /// By what the visitor who sent a request is counted: the address that a trusted proxy says, else that of the connection; nil where none
+    /// is known.
+    package func visitorKey(of request: RequestHead) -> AddressKey? {
+        guard isTrustedProxy else { return address.flatMap(AddressKey.init) }
+        guard let said = request.fields.visitorAddress,
+            let address = try? SocketAddress(ipAddress: String(decoding: said, as: UTF8.self), port: 0)
+        else { return nil }
+        return AddressKey(address)
     }
 }

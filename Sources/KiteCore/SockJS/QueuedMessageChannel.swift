@@ -231,13 +231,15 @@ final class QueuedMessageChannel: MessageChannel {
         }
     }
 
-    /// Takes messages to be sent, at least one if there is any, and lets waiting senders go on.
+    /// Takes messages to be sent, at least one if there is any and together no more than `maxBytes` if there are several, and lets
+    /// waiting senders go on.
     func takeOutbound(maxBytes: Int) -> [ByteBuffer] {
         let (messages, admitted) = state.withLock { state in
             var messages: [ByteBuffer] = []
             var bytes = 0
-            while state.outboundTaken < state.outbound.count, messages.isEmpty || bytes < maxBytes {
+            while state.outboundTaken < state.outbound.count, messages.count < SockJSFrame.batchMessages {
                 let message = state.outbound[state.outboundTaken]
+                guard messages.isEmpty || message.readableBytes <= maxBytes - bytes else { break }
                 state.outbound[state.outboundTaken] = ByteBuffer()
                 state.outboundTaken += 1
                 bytes += message.readableBytes

@@ -1,5 +1,6 @@
 /// `xhr_send` and `jsonp_send`: messages of the client in the body of a POST.
 import KiteHTTP
+import KiteSupport
 import KiteWebSocket
 import NIOCore
 
@@ -17,8 +18,14 @@ final class SockJSSendHandler: ExchangeHandler {
     private let find: () -> SockJSSessionRegistry.Reference?
     private var body = ByteBuffer()
     private var isOver = false
+    /// Until the body is complete.
+    private var deadline: WheelTimer?
+    /// How much had arrived when it was put off last.
+    private var bytesAtDeadline = 0
+    /// How much must arrive for that.
+    private static let progressBytes = 64 << 10
 
-    /// - Parameter find: looks for the session once the body is complete.
+    /// - Parameter find: looks for the session once the body is complete; it may have ended meanwhile.
     init(
         _ exchange: any Exchange, kind: Kind, options: SockJSOptions, unfinished: UnfinishedMessages,
         find: @escaping () -> SockJSSessionRegistry.Reference?
@@ -28,24 +35,37 @@ final class SockJSSendHandler: ExchangeHandler {
         self.unfinished = unfinished
         self.find = find
         exchange.handler = self
-        if case .known(let length) = exchange.request.bodyLength, length > Int64(options.maxMessageBytes) {
+        if case .known(let length) = exchange.request.bodyLength, length > Int64(options.maxFrameBytes) {
             refuseLength(exchange)
+            return
         }
+        let deadline = WheelTimer(wheel: LoopFlusher.on(exchange.eventLoop).wheel) { [weak self, weak exchange] in
+            guard let self, let exchange, !self.isOver else { return }
+            self.body = ByteBuffer()
+            self.answer(exchange, 408, "The messages did not arrive in time.")
+        }
+        deadline.start(after: options.bodyTimeout)
+        self.deadline = deadline
     }
 
     func exchangeReceived(_ exchange: any Exchange, body part: ByteBuffer) {
         guard !isOver else { return }
-        guard part.readableBytes <= options.maxMessageBytes - body.readableBytes else { return refuseLength(exchange) }
+        guard part.readableBytes <= options.maxFrameBytes - body.readableBytes else { return refuseLength(exchange) }
         let bytes = heldBytes + part.readableBytes
         guard unfinished.change(from: heldBytes, to: bytes) else {
             body = ByteBuffer()
             return answer(exchange, 503, "Too many messages that have not arrived whole are held already.")
         }
         heldBytes = bytes
+        if bytes - bytesAtDeadline >= Self.progressBytes {
+            bytesAtDeadline = bytes
+            deadline?.start(after: options.bodyTimeout)
+        }
         if body.readableBytes == 0 { body = part } else { body.writeImmutableBuffer(part) }
     }
 
     func exchangeRequestEnded(_ exchange: any Exchange, trailers: HeaderBlock?) {
+        deadline?.cancel()
         guard !isOver else { return }
         let payload: ByteBuffer
         let messages: [ByteBuffer]
@@ -61,6 +81,9 @@ final class SockJSSendHandler: ExchangeHandler {
             return answer(exchange, 500, error == .payloadExpected ? "Payload expected." : "Broken JSON encoding.")
         }
         body = ByteBuffer()
+        guard messages.allSatisfy({ $0.readableBytes <= options.maxMessageBytes }) else {
+            return refuseLength(exchange)
+        }
         guard let session = find() else {
             isOver = true
             return SockJSResponse.notFound(exchange)
@@ -95,6 +118,7 @@ final class SockJSSendHandler: ExchangeHandler {
     func exchangeWritabilityChanged(_ exchange: any Exchange, isWritable: Bool) {}
     func exchangeEnded(_ exchange: any Exchange, error: TransportError?) {
         isOver = true
+        deadline?.cancel()
         _ = unfinished.change(from: heldBytes, to: 0)
         heldBytes = 0
     }
@@ -120,6 +144,7 @@ final class SockJSSendHandler: ExchangeHandler {
 
     private func answer(_ exchange: any Exchange, _ status: UInt16, _ text: String) {
         isOver = true
+        deadline?.cancel()
         exchange.respond(head(status, exchange.request), body: ByteBuffer(string: text))
     }
 

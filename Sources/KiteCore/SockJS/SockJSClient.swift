@@ -24,7 +24,11 @@ public struct SockJSClientOptions: Sendable {
     public var heartbeat: TimeAmount = .seconds(25)
     /// After how many silent heartbeats the server is given up.
     public var missedHeartbeats = 2
-    /// The longest message, in bytes.
+    /// How long the server may take nothing of what was queued when the channel was closed. Looked at once in this time, so that a
+    /// server that stops is given up after at most twice as long.
+    public var closeTimeout: TimeAmount = .seconds(15)
+    /// The longest message, in bytes, each way. What carries messages may be twice as long and 256 KiB on top, for escapes and for messages
+    /// that come together.
     public var maxMessageBytes = 16 << 20
     /// How many messages one frame may hold.
     public var maxMessagesPerFrame = 10_000
@@ -33,6 +37,7 @@ public struct SockJSClientOptions: Sendable {
 
     public init() {}
 
+    var maxFrameBytes: Int { SockJSFrame.maxBytes(messageBytes: maxMessageBytes) }
     var silence: TimeAmount { heartbeat * max(missedHeartbeats, 1) + heartbeat / 2 }
 }
 

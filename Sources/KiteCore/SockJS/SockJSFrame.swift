@@ -49,6 +49,14 @@ package enum SockJSFrame: Sendable, Hashable {
         }
     }
 
+    /// How many bytes of messages are put together into one frame or body, and how many messages, however short. A longer message goes alone.
+    static let batchBytes = 128 << 10
+    static let batchMessages = 1000
+
+    /// How long a frame may be whose messages are no longer than that: escaping makes a message longer, rarely by more than a half, and
+    /// several messages may come together.
+    static func maxBytes(messageBytes: Int) -> Int { 2 * min(max(messageBytes, 0), 1 << 40) + 2 * batchBytes }
+
     /// What a client sends: `["…","…"]`.
     package static func writeClientMessages(_ messages: [ByteBuffer], into output: inout ByteBuffer) {
         output.writeInteger(UInt8(ascii: "["))

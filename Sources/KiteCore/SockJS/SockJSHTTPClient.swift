@@ -27,6 +27,8 @@ final class SockJSHTTPClient: SockJSClientSession {
     private var completion: ((Result<any MessageChannel, any Error>) -> Void)?
     private var deadline: WheelTimer?
     private var silence: WheelTimer?
+    /// Runs while the channel is closed and the server has not taken what was queued before.
+    private var closing: WheelTimer?
     private var receiver: SockJSRequest?
     private var sender: SockJSRequest?
     private var idle: (connection: HTTPClientConnection, since: NIODeadline)?
@@ -45,9 +47,7 @@ final class SockJSHTTPClient: SockJSClientSession {
     }
 
     private static func makeScanner(_ kind: Kind, _ options: SockJSClientOptions) -> SockJSFrameScanner {
-        // Escaping makes a message longer.
-        SockJSFrameScanner(
-            kind == .eventSource ? .events : .lines, maxBytes: options.maxMessageBytes + options.maxMessageBytes / 2)
+        SockJSFrameScanner(kind == .eventSource ? .events : .lines, maxBytes: options.maxFrameBytes)
     }
 
     func open(_ completion: @escaping (Result<any MessageChannel, any Error>) -> Void) {
@@ -58,6 +58,9 @@ final class SockJSHTTPClient: SockJSClientSession {
         deadline?.start(after: context.options.openTimeout)
         silence = WheelTimer(wheel: context.wheel) { [weak self] in
             self?.end(TransportError(.idleTimeout, "The server has been silent for too long."))
+        }
+        closing = WheelTimer(wheel: context.wheel) { [weak self] in
+            self?.end(TransportError(.idleTimeout, "The server did not take the rest of the messages."))
         }
         poll()
     }
@@ -117,6 +120,9 @@ final class SockJSHTTPClient: SockJSClientSession {
                     }
                 case .heartbeat: break
                 case .messages(let messages):
+                    guard messages.allSatisfy({ $0.readableBytes <= context.options.maxMessageBytes }) else {
+                        return end(TransportError(.limitExceeded, "The server sent a message that is too long."))
+                    }
                     var hasRoom = true
                     for message in messages { hasRoom = channel.deliver(message) && hasRoom }
                     if !hasRoom {
@@ -152,8 +158,13 @@ final class SockJSHTTPClient: SockJSClientSession {
     // MARK: Messages
 
     private func sendNext() {
-        guard !isOver, sender == nil, completion == nil else { return }
+        guard !isOver, completion == nil else { return }
         let pending = channel.pendingOutbound()
+        // Each request gets this time.
+        if pending.close != nil, sender == nil || closing?.isArmed == false {
+            closing?.start(after: context.options.closeTimeout * 2)
+        }
+        guard sender == nil else { return }
         guard pending.hasMessages else {
             if pending.close != nil { end(nil) }
             return
@@ -207,6 +218,7 @@ final class SockJSHTTPClient: SockJSClientSession {
         isOver = true
         deadline?.cancel()
         silence?.cancel()
+        closing?.cancel()
         receiver?.cancel()
         sender?.cancel()
         receiver = nil

@@ -73,6 +73,9 @@ final class SockJSResponseReceiver: SockJSReceiver, ExchangeHandler {
 
     func setReading(_ wanted: Bool) {}
 
+    /// The HTTP connection gives up a client that takes nothing (``HTTPLimits/stalledWriteTimeout``).
+    func closeIsLate() {}
+
     private func write(_ frame: SockJSFrame, ends: Bool) {
         var output = ByteBuffer()
         format.write(frame, &output)

@@ -12,7 +12,7 @@ public final class SockJSService: Sendable {
     public let prefix: String
     let options: SockJSOptions
     private let onSession: @Sendable (any MessageChannel) -> Void
-    private let registry: SockJSSessionRegistry
+    let registry: SockJSSessionRegistry
     let unfinished: UnfinishedMessages
     private let receiverIDs = Atomic<UInt64>(1)
 
@@ -27,7 +27,8 @@ public final class SockJSService: Sendable {
         self.prefix = prefix
         self.options = options
         self.onSession = onSession
-        registry = SockJSSessionRegistry(maxSessions: options.maxSessions)
+        registry = SockJSSessionRegistry(
+            maxSessions: options.maxSessions, maxSessionsPerAddress: options.sessionsPerAddress)
         unfinished = UnfinishedMessages(capacity: options.unfinishedBytes)
     }
 
@@ -164,10 +165,11 @@ public final class SockJSService: Sendable {
     // MARK: Sessions
 
     private func serveWebSocket(_ exchange: any Exchange, isRaw: Bool) {
-        guard let serial = registry.reserve() else { return refuseSession(exchange) }
+        guard let place = registry.reserve(for: nil) else { return refuseSession(exchange) }
         let wheel = LoopFlusher.on(exchange.eventLoop).wheel
         let limits = WebSocketLimits(
-            messageBytes: options.maxMessageBytes, pingInterval: options.heartbeat + .seconds(5))
+            messageBytes: isRaw ? options.maxMessageBytes : options.maxFrameBytes,
+            pingInterval: options.heartbeat + .seconds(5))
         let peer = Self.peer(exchange, transport: isRaw ? "rawwebsocket" : "websocket")
         let compression = options.compressionThreshold.map { threshold in
             let standard = WebSocketCompression().messageBytes
@@ -178,11 +180,11 @@ public final class SockJSService: Sendable {
                 exchange, limits: limits, acceptsDrafts: true, compression: compression, unfinished: unfinished,
                 wheel: wheel)
         else {
-            return registry.release(serial: serial, id: nil)
+            return registry.release(place, id: nil)
         }
         let session = SockJSSession(
             peer: peer, endsWithReceiver: true, options: options, eventLoop: exchange.eventLoop, wheel: wheel,
-            onOpen: onSession, onEnd: { [registry] in registry.release(serial: serial, id: nil) })
+            onOpen: onSession, onEnd: { [registry] in registry.release(place, id: nil) })
         SockJSWebSocketReceiver(connection, isRaw: isRaw, options: options).attach(to: session)
     }
 
@@ -208,6 +210,8 @@ public final class SockJSService: Sendable {
     }
 
     private func send(_ exchange: any Exchange, _ id: String, _ kind: SockJSSendHandler.Kind) {
+        // Before the body comes: it is held only for a session that is there.
+        guard registry.find(id) != nil else { return SockJSResponse.notFound(exchange) }
         _ = SockJSSendHandler(exchange, kind: kind, options: options, unfinished: unfinished) { [registry] in
             registry.find(id)
         }
@@ -225,15 +229,27 @@ public final class SockJSService: Sendable {
         _ id: String, for exchange: any Exchange, transport: String
     ) -> SockJSSessionRegistry.Reference? {
         if let known = registry.find(id) { return known }
-        guard let serial = registry.reserve() else { return nil }
+        guard let place = registry.reserve(for: exchange.peer.visitorKey(of: exchange.request)) else { return nil }
         let session = SockJSSession(
             peer: Self.peer(exchange, transport: transport), endsWithReceiver: false, options: options,
-            eventLoop: exchange.eventLoop, wheel: LoopFlusher.on(exchange.eventLoop).wheel, onOpen: onSession,
-            onEnd: { [registry] in registry.release(serial: serial, id: id) })
+            eventLoop: exchange.eventLoop, wheel: LoopFlusher.on(exchange.eventLoop).wheel,
+            isSpaceShort: { [registry] in registry.isNearlyFull }, onOpen: onSession,
+            onEnd: { [registry] in registry.release(place, id: id) })
+        return enter(session, id: id, place: place)
+    }
+
+    /// Makes a session known, unless another loop was faster with one of the same id. Called on the session's loop.
+    /// - Returns: the session with that id.
+    func enter(
+        _ session: SockJSSession, id: String, place: SockJSSessionRegistry.Place
+    ) -> SockJSSessionRegistry.Reference {
         let (reference, isNew) = registry.enter(
-            LoopReference(session, on: exchange.eventLoop), id: id, serial: serial)
-        // Another loop was faster.
-        if !isNew { registry.release(serial: serial, id: nil) }
+            LoopReference(session, on: session.eventLoop), id: id, place: place)
+        if !isNew {
+            registry.release(place, id: nil)
+            // The session and its channel hold each other until then.
+            session.channel.finish(nil)
+        }
         return reference
     }
 

@@ -12,6 +12,9 @@ protocol SockJSReceiver: AnyObject {
     func refuse(_ frame: SockJSFrame)
     /// The client's messages can be taken again, or not for now. For receivers that also bring messages.
     func setReading(_ wanted: Bool)
+    /// The session was closed a while ago and this receiver has not taken all that was queued. Called again and again; breaks off when the
+    /// client has taken nothing since the last time.
+    func closeIsLate()
 }
 
 /// A receiver as its session knows it.
@@ -49,19 +52,27 @@ final class SockJSSession: MessageChannelOwner {
     private var isFlushing = false
     private var heartbeatTimer: WheelTimer?
     private var disconnectTimer: WheelTimer?
+    /// Runs while this side has closed the session and a receiver has not taken what is queued.
+    private var closeTimer: WheelTimer?
+    /// The client has sent a message.
+    private var hasReceived = false
+    private let isSpaceShort: () -> Bool
     private var onOpen: ((any MessageChannel) -> Void)?
     private var onEnd: (() -> Void)?
 
     /// - Parameters:
     ///   - endsWithReceiver: true for a WebSocket.
+    ///   - isSpaceShort: whether sessions in which nothing happens should give way to others.
     ///   - onOpen: called once when the first receiver has been told that the session is open.
     ///   - onEnd: called once when the session is to be forgotten.
     init(
         peer: MessagePeer, endsWithReceiver: Bool, options: SockJSOptions, eventLoop: any EventLoop, wheel: TimerWheel,
-        onOpen: @escaping (any MessageChannel) -> Void, onEnd: @escaping () -> Void
+        isSpaceShort: @escaping () -> Bool = { false }, onOpen: @escaping (any MessageChannel) -> Void,
+        onEnd: @escaping () -> Void
     ) {
         self.eventLoop = eventLoop
         self.options = options
+        self.isSpaceShort = isSpaceShort
         self.onOpen = onOpen
         self.onEnd = onEnd
         machine = SockJSSessionStateMachine(endsWithReceiver: endsWithReceiver)
@@ -75,6 +86,11 @@ final class SockJSSession: MessageChannelOwner {
         disconnectTimer = WheelTimer(wheel: wheel) { [weak self] in
             guard let self else { return }
             self.apply(self.machine.disconnectFired())
+        }
+        closeTimer = WheelTimer(wheel: wheel) { [weak self] in
+            guard let self, let receiver = self.receiver else { return }
+            self.closeTimer?.start(after: options.closeTimeout)
+            receiver.receiver.run { $0.closeIsLate() }
         }
     }
 
@@ -106,6 +122,7 @@ final class SockJSSession: MessageChannelOwner {
     /// Messages from a request. The completion is called once, later when the session is full.
     func deliver(_ messages: [ByteBuffer], completion: @escaping @Sendable (SockJSDelivery) -> Void) {
         guard machine.isOpen, channel.pendingOutbound().close == nil else { return completion(.noSession) }
+        if !messages.isEmpty { hasReceived = true }
         if channel.isInboundFull || !waiting.isEmpty {
             guard waiting.count < Self.maxWaitingSenders else { return completion(.busy) }
             waiting.append(WaitingSender(messages: messages, completion: completion))
@@ -161,11 +178,16 @@ final class SockJSSession: MessageChannelOwner {
         defer { isFlushing = false }
         while true {
             let pending = channel.pendingOutbound()
+            if pending.close != nil, receiver != nil, closeTimer?.isArmed == false {
+                closeTimer?.start(after: options.closeTimeout)
+            }
             switch machine.flush(hasMessages: pending.hasMessages, close: pending.close) {
             case .nothing:
                 if pending.close != nil && !pending.hasMessages { endWaiting() }
                 return
-            case .sendMessages: send(.messages(channel.takeOutbound(maxBytes: options.responseLimit)))
+            case .sendMessages:
+                let bytes = min(options.responseLimit, SockJSFrame.batchBytes)
+                send(.messages(channel.takeOutbound(maxBytes: bytes)))
             case .send(let frame): send(frame)
             }
         }
@@ -189,7 +211,9 @@ final class SockJSSession: MessageChannelOwner {
         case .await(let wasInterrupted):
             receiver = nil
             heartbeatTimer?.cancel()
-            disconnectTimer?.start(after: options.disconnectDelay)
+            closeTimer?.cancel()
+            disconnectTimer?.start(
+                after: !hasReceived && isSpaceShort() ? options.shortDisconnectDelay : options.disconnectDelay)
             if wasInterrupted {
                 endWaiting()
                 channel.finish(TransportError(.reset, "The client broke its connection."))
@@ -198,6 +222,7 @@ final class SockJSSession: MessageChannelOwner {
             receiver = nil
             heartbeatTimer?.cancel()
             disconnectTimer?.cancel()
+            closeTimer?.cancel()
             endWaiting()
             // A session that this side had closed has ended in good order. Nothing happens here a second time.
             channel.finish(

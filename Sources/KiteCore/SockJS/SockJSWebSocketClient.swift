@@ -15,6 +15,10 @@ final class SockJSWebSocketClient: SockJSClientSession {
     private var completion: ((Result<any MessageChannel, any Error>) -> Void)?
     private var deadline: WheelTimer?
     private var silence: WheelTimer?
+    /// Runs while the channel is closed and the server has not taken what was queued before.
+    private var closing: WheelTimer?
+    private var sentFrames = 0
+    private var progress: WebSocketProgress?
     private var isOver = false
 
     init(_ context: SockJSClientContext, isRaw: Bool) {
@@ -67,6 +71,7 @@ final class SockJSWebSocketClient: SockJSClientSession {
         isOver = true
         deadline?.cancel()
         silence?.cancel()
+        closing?.cancel()
         let cause = error as? TransportError ?? TransportError(.cancelled, "Opening the session was cancelled.")
         handshake?.abort(cause)
         handshake = nil
@@ -87,6 +92,7 @@ final class SockJSWebSocketClient: SockJSClientSession {
         }
         isOver = true
         silence?.cancel()
+        closing?.cancel()
         channel.finish(error)
         connection = nil
     }
@@ -122,7 +128,8 @@ extension SockJSWebSocketClient: HTTPClientHandler {
         let connection = WebSocketConnection(
             transport: transport, role: .client,
             limits: WebSocketLimits(
-                messageBytes: context.options.maxMessageBytes, pingInterval: context.options.heartbeat),
+                messageBytes: isRaw ? context.options.maxMessageBytes : context.options.maxFrameBytes,
+                pingInterval: context.options.heartbeat),
             wheel: context.wheel)
         self.connection = connection
         if isRaw {
@@ -162,6 +169,9 @@ extension SockJSWebSocketClient: WebSocketConnectionDelegate {
     }
 
     private func deliver(_ messages: [ByteBuffer]) {
+        guard messages.allSatisfy({ $0.readableBytes <= context.options.maxMessageBytes }) else {
+            return fail(TransportError(.limitExceeded, "The server sent a message that is too long."))
+        }
         var hasRoom = true
         for message in messages { hasRoom = channel.deliver(message) && hasRoom }
         if !hasRoom {
@@ -191,7 +201,8 @@ extension SockJSWebSocketClient: MessageChannelOwner {
         guard let connection, !isOver else { return }
         var pending = channel.pendingOutbound()
         while pending.hasMessages && connection.isWritable {
-            let messages = channel.takeOutbound(maxBytes: 64 << 10)
+            let messages = channel.takeOutbound(maxBytes: SockJSFrame.batchBytes / 2)
+            sentFrames &+= 1
             if isRaw {
                 for message in messages { connection.sendText(message) }
             } else {
@@ -201,10 +212,24 @@ extension SockJSWebSocketClient: MessageChannelOwner {
             }
             pending = channel.pendingOutbound()
         }
-        if let close = pending.close, !pending.hasMessages {
+        guard let close = pending.close else { return }
+        guard pending.hasMessages else {
             connection.close(WebSocketCloseCode(rawValue: close.code), reason: close.reason)
-            finish(nil)
+            return finish(nil)
         }
+        guard closing == nil else { return }
+        closing = WheelTimer(wheel: context.wheel) { [weak self] in self?.closeIsLate() }
+        closing?.start(after: context.options.closeTimeout)
+    }
+
+    private func closeIsLate() {
+        guard let connection, !isOver else { return }
+        let now = WebSocketProgress(sentFrames: sentFrames, queuedBytes: connection.queuedBytes)
+        guard progress != now else {
+            return fail(TransportError(.idleTimeout, "The server did not take the rest of the messages."))
+        }
+        progress = now
+        closing?.start(after: context.options.closeTimeout)
     }
 
     func channelHasInboundRoom() {

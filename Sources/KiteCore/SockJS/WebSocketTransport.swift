@@ -11,6 +11,9 @@ final class SockJSWebSocketReceiver: SockJSReceiver, WebSocketConnectionDelegate
     /// Let go of when the WebSocket is closed.
     private var session: SockJSSession?
     private var owesAcknowledgement = false
+    private var sentFrames = 0
+    /// What there was when the session said last that its close is late.
+    private var progress: WebSocketProgress?
     private static let id: SockJSSessionStateMachine.ReceiverID = 1
 
     init(_ connection: WebSocketConnection, isRaw: Bool, options: SockJSOptions) {
@@ -29,6 +32,7 @@ final class SockJSWebSocketReceiver: SockJSReceiver, WebSocketConnectionDelegate
     }
 
     func send(_ frame: SockJSFrame) {
+        sentFrames &+= 1
         if isRaw {
             if case .messages(let messages) = frame { for message in messages { connection.sendText(message) } }
         } else {
@@ -51,6 +55,14 @@ final class SockJSWebSocketReceiver: SockJSReceiver, WebSocketConnectionDelegate
 
     func setReading(_ wanted: Bool) { connection.setReading(wanted) }
 
+    func closeIsLate() {
+        let now = WebSocketProgress(sentFrames: sentFrames, queuedBytes: connection.queuedBytes)
+        if progress == now {
+            connection.abort(TransportError(.idleTimeout, "The client did not take the rest of the messages."))
+        }
+        progress = now
+    }
+
     private func end(_ tell: (SockJSSession) -> Void) {
         let session = session
         self.session = nil
@@ -63,8 +75,13 @@ final class SockJSWebSocketReceiver: SockJSReceiver, WebSocketConnectionDelegate
         // Empty messages mean nothing; Go sends one before it goes.
         guard message.readableBytes > 0 else { return }
         do throws(SockJSFormatError) {
-            session.deliver(
-                try SockJSText.messages(in: message, shape: .arrayOrString, maxMessages: options.maxMessagesPerPayload))
+            let messages = try SockJSText.messages(
+                in: message, shape: .arrayOrString, maxMessages: options.maxMessagesPerPayload)
+            guard messages.allSatisfy({ $0.readableBytes <= options.maxMessageBytes }) else {
+                return breakOff(
+                    WebSocketCloseCode.tooBig.rawValue, "A message is longer than \(options.maxMessageBytes) bytes.")
+            }
+            session.deliver(messages)
         } catch {
             breakOff(3000, "Broken framing.")
         }
@@ -97,4 +114,10 @@ final class SockJSWebSocketReceiver: SockJSReceiver, WebSocketConnectionDelegate
             session.lost(Self.id)
         }
     }
+}
+
+/// How far a WebSocket has got with what is to be sent; compared with that of a moment before.
+struct WebSocketProgress: Hashable {
+    var sentFrames: Int
+    var queuedBytes: Int
 }

@@ -16,6 +16,8 @@ final class MemoryEnd: ByteTransport {
     private var isDelivering = false
     private var unacknowledged = 0
     private let highWater: Int
+    /// Called when this end is over.
+    var onOver: ((TransportError?) -> Void)?
     var remoteAddress: SocketAddress? { nil }
     var isWritable: Bool { unacknowledged < highWater }
     var delegate: (any ByteTransportDelegate)? { didSet { if delegate != nil { deliverSoon() } } }
@@ -79,6 +81,7 @@ final class MemoryEnd: ByteTransport {
         guard !isOver else { return }
         isOver = true
         overError = error
+        onOver?(error)
         deliverSoon()
     }
     private func deliverSoon() { eventLoop.assumeIsolated().execute { self.deliver() } }

@@ -107,6 +107,57 @@ import Testing
         }
     }
 
+    @Test(arguments: transports) func theLimitIsThatOfAMessage(_ transport: SockJSTransport) async throws {
+        try await withServer({ $0.maxMessageBytes = 100 }) { (server: TestServer) async throws in
+            var options = SockJSClientOptions()
+            options.maxMessageBytes = 100
+            let channel = try await connect(server, transport, options: options)
+            // Twice as long where it is escaped, and many at a time.
+            let message = String(repeating: "\"", count: 100)
+            async let sent: Void = {
+                for _ in 0..<200 { try await channel.send(ByteBuffer(string: message)) }
+            }()
+            for _ in 0..<200 { #expect(try await channel.receive().map { String(buffer: $0) } == message) }
+            try await sent
+            channel.close(code: 3000, reason: "done")
+        }
+    }
+
+    @Test(arguments: transports) func longerMessagesAreRefusedByTheServer(_ transport: SockJSTransport) async throws {
+        try await withServer({ $0.maxMessageBytes = 100 }) { (server: TestServer) async throws in
+            let channel = try await connect(server, transport)
+            try await channel.send(ByteBuffer(repeating: 0x61, count: 101))
+            // A close code or an error, but no echo.
+            let echo = try? await channel.receive()
+            #expect(echo == nil)
+        }
+    }
+
+    @Test(arguments: transports) func longerMessagesAreRefusedByTheClient(_ transport: SockJSTransport) async throws {
+        try await withServer(onSession: { channel in
+            Task { try await channel.send(ByteBuffer(repeating: 0x61, count: 101)) }
+        }) { (server: TestServer) async throws in
+            var options = SockJSClientOptions()
+            options.maxMessageBytes = 100
+            let channel = try await connect(server, transport, options: options)
+            await #expect(throws: TransportError.self) { try await channel.receive() }
+        }
+    }
+
+    @Test(arguments: [SockJSTransport.webSocket, .rawWebSocket, .xhrPolling])
+    func aServerThatReadsNothingCannotKeepAClosedChannel(_ transport: SockJSTransport) async throws {
+        try await withServer({ $0.queuedBytes = 1 }, onSession: { _ in }) { (server: TestServer) async throws in
+            var options = SockJSClientOptions()
+            options.closeTimeout = .milliseconds(50)
+            options.queuedBytes = 1 << 20
+            let channel = try await connect(server, transport, options: options)
+            // More than fits between the two.
+            for _ in 0..<40 { try await channel.send(ByteBuffer(repeating: 0x61, count: 20_000)) }
+            channel.close(code: 3000, reason: "Go away!")
+            for await code in server.clientEnds where code != nil { break }
+        }
+    }
+
     @Test func autoTakesWhatTheServerServes() async throws {
         try await withServer { (server: TestServer) async throws in
             let channel = try await connect(server, .auto)

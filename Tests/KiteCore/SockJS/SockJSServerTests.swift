@@ -156,8 +156,31 @@ import Testing
         try await withServer({ $0.maxMessageBytes = 100 }) { (server: TestServer) async throws in
             #expect(try await server.ask(.post, "/000/none/xhr_send", body: "[\"x\"]").status == 404)
             #expect(try await server.ask(.post, "/000/none/jsonp_send", body: "[\"x\"]").status == 404)
-            let long = "[\"" + String(repeating: "x", count: 100) + "\"]"
-            #expect(try await server.ask(.post, "/000/none/xhr_send", body: long).status == 413)
+            // Told before the body has come, however long it is.
+            let unknown = try await server.begin(.post, "/000/none/xhr_send", body: "", missingBytes: 1 << 20)
+            #expect(try await unknown.whole().status == 404)
+            _ = try await server.ask(.post, "/000/s/xhr")
+            func array(_ length: Int, count: Int) -> String {
+                let message = "\"" + String(repeating: "x", count: length) + "\""
+                return "[" + Array(repeating: message, count: count).joined(separator: ",") + "]"
+            }
+            for path in ["/000/s/xhr_send", "/000/s/jsonp_send"] {
+                #expect(try await server.ask(.post, path, body: array(100, count: 1)).status < 300)
+                // It is the messages that are bounded, not what they come in.
+                #expect(try await server.ask(.post, path, body: array(90, count: 20)).status < 300)
+                #expect(try await server.ask(.post, path, body: array(101, count: 1)).status == 413)
+                let body = try await server.begin(.post, path, body: "", missingBytes: 1 << 20)
+                #expect(try await body.whole().status == 413)
+            }
+        }
+    }
+
+    @Test func aBodyThatDoesNotComeIsGivenUp() async throws {
+        try await withServer({ $0.bodyTimeout = .milliseconds(100) }) { (server: TestServer) async throws in
+            _ = try await server.ask(.post, "/000/s/xhr")
+            let sender = try await server.begin(.post, "/000/s/xhr_send", body: "[\"", missingBytes: 50_000)
+            #expect(try await sender.whole().status == 408)
+            #expect(server.service.unfinished.countedBytes == 0)
         }
     }
 
@@ -249,6 +272,42 @@ import Testing
             #expect(refused.field("Retry-After") != nil)
             _ = try await server.ask(.post, "/000/s1/xhr_send", body: "[\"x\"]")
             #expect(try await server.ask(.post, "/000/s1/xhr").body == "a[\"x\"]\n")
+        }
+    }
+
+    @Test func oneAddressCannotTakeAllSessions() async throws {
+        try await withServer({ $0.maxSessionsPerAddress = 2 }) { (server: TestServer) async throws in
+            func open(_ id: String, from address: String, for visitor: String? = nil) async throws -> UInt16 {
+                let address = try SocketAddress(ipAddress: address, port: 1)
+                server.peer.withLock { $0 = ExchangePeer(address: address, isTrustedProxy: visitor != nil) }
+                var fields = HeaderBlock()
+                if let visitor { fields.append("X-Forwarded-For", visitor) }
+                return try await server.ask(.post, "/000/\(id)/xhr", fields: fields).status
+            }
+            #expect(try await open("a", from: "192.0.2.1") == 200)
+            #expect(try await open("b", from: "192.0.2.1") == 200)
+            #expect(try await open("c", from: "192.0.2.1") == 503)
+            #expect(try await open("d", from: "192.0.2.2") == 200)
+            // A proxy that is believed speaks for its visitors.
+            #expect(try await open("e", from: "192.0.2.9", for: "192.0.2.1") == 503)
+            #expect(try await open("f", from: "192.0.2.9", for: "192.0.2.3") == 200)
+            #expect(server.service.sessionCount == 4)
+        }
+    }
+
+    @Test func placesAreGivenBack() throws {
+        let registry = SockJSSessionRegistry(maxSessions: 4, maxSessionsPerAddress: 1)
+        let address = AddressKey(try SocketAddress(ipAddress: "192.0.2.1", port: 1))
+        for _ in 0..<3 {
+            let place = try #require(registry.reserve(for: address))
+            #expect(registry.reserve(for: address) == nil)
+            #expect(!registry.isNearlyFull)
+            let others = (0..<3).map { _ in registry.reserve(for: nil) }
+            #expect(registry.isNearlyFull)
+            #expect(registry.reserve(for: nil) == nil)
+            for other in others { registry.release(try #require(other), id: nil) }
+            registry.release(place, id: nil)
+            #expect(registry.count == 0)
         }
     }
 

@@ -13,6 +13,11 @@ final class TestServer: SockJSConnector, Sendable {
     let group: MultiThreadedEventLoopGroup
     let clientLoop: any EventLoop
     let service: SockJSService
+    /// Who the next connections come from.
+    let peer = Mutex(ExchangePeer())
+    /// How the clients' connections ended.
+    let clientEnds: AsyncStream<TransportError.Code?>
+    private let clientEnd: AsyncStream<TransportError.Code?>.Continuation
     private let resources = Mutex<[ObjectIdentifier: NIOLoopBound<HTTPLoopResources>]>([:])
 
     final class Acceptor: ExchangeAcceptor {
@@ -28,6 +33,7 @@ final class TestServer: SockJSConnector, Sendable {
     init(loops: Int = 2, options: SockJSOptions, onSession: @escaping @Sendable (any MessageChannel) -> Void) {
         group = MultiThreadedEventLoopGroup(numberOfThreads: loops + 1)
         clientLoop = group.next()
+        (clientEnds, clientEnd) = AsyncStream.makeStream()
         service = SockJSService(prefix: "/kite", options: options, onSession: onSession)
     }
 
@@ -39,15 +45,18 @@ final class TestServer: SockJSConnector, Sendable {
         if serverLoop === clientLoop { serverLoop = group.next() }
         let accepting = serverLoop
         let service = service
+        let peer = peer.withLock { $0 }
+        let clientEnd = clientEnd
         Task {
             let (near, far) = try await MemoryEnd.pair(eventLoop, accepting)
             try await accepting.submit {
                 let wheel = TimerWheel(eventLoop: accepting, resolution: .milliseconds(5))
                 HTTPServerConnection(
-                    transport: far.value, acceptor: Acceptor(service), peer: ExchangePeer(),
+                    transport: far.value, acceptor: Acceptor(service), peer: peer,
                     resources: HTTPLoopResources(wheel: wheel))
             }.get()
             eventLoop.execute {
+                near.value.onOver = { clientEnd.yield($0?.code) }
                 completion(.success(NIOLoopBound(near.value as any ByteTransport, eventLoop: eventLoop)))
             }
         }
@@ -73,8 +82,10 @@ final class TestServer: SockJSConnector, Sendable {
     }
 
     /// Asks and hands back what reads the answer as it comes.
+    /// - Parameter missingBytes: of the body, which never come.
     func begin(
-        _ method: RequestMethod, _ target: String, fields: HeaderBlock = HeaderBlock(), body: String? = nil
+        _ method: RequestMethod, _ target: String, fields: HeaderBlock = HeaderBlock(), body: String? = nil,
+        missingBytes: Int = 0
     ) async throws -> PendingAnswer {
         let loop = clientLoop
         let bound: NIOLoopBound<any ByteTransport> = try await withCheckedThrowingContinuation { continuation in
@@ -88,14 +99,14 @@ final class TestServer: SockJSConnector, Sendable {
             var head = ByteBuffer()
             let request = RequestHead(
                 method: method, target: "/kite" + target, authority: "h", fields: fields,
-                bodyLength: payload.map { .known(Int64($0.readableBytes)) } ?? .none)
+                bodyLength: payload.map { .known(Int64($0.readableBytes + missingBytes)) } ?? .none)
             MessageWriter.writeRequest(request, into: &head)
             connection.send(
                 head: head, method: method, bodyLength: request.bodyLength,
                 wantsUpgrade: fields.occurrences(.upgrade) > 0, handler: PendingAnswer.Handler(pending))
             if let payload {
                 connection.write(payload)
-                connection.finish(trailers: nil)
+                if missingBytes == 0 { connection.finish(trailers: nil) }
             }
         }.get()
         return pending
