@@ -10,26 +10,13 @@ import Synchronization
 /// The shell around ``DnodeSession``. Everything may be called from any task.
 final class KiteConnection: Sendable {
     /// What a call of ours waits for.
-    private enum Pending {
+    enum Pending {
         case waiting
         case suspended(CheckedContinuation<Result<DnodeValue, KiteError>, Never>)
         case finished(Result<DnodeValue, KiteError>)
     }
 
-    private struct Load {
-        var count = 0
-        var bytes = 0
-        static func += (load: inout Load, size: Int) {
-            load.count += 1
-            load.bytes += size
-        }
-        static func -= (load: inout Load, size: Int) {
-            load.count -= 1
-            load.bytes -= size
-        }
-    }
-
-    private struct State {
+    struct State {
         var session: DnodeSession
         var pending: [DnodeCallbackID: Pending] = [:]
         var peerIdentity: KiteIdentity?
@@ -50,13 +37,6 @@ final class KiteConnection: Sendable {
         var heartbeat = 0
     }
 
-    /// Whether more may be read.
-    private enum Room {
-        case left
-        /// Reading must go on, and there is nowhere to put what comes.
-        case exceeded
-    }
-
     /// The connection whose peer called the function of ours that this task runs.
     @TaskLocal private static var callerOfFunction: UInt64?
 
@@ -68,8 +48,8 @@ final class KiteConnection: Sendable {
     let kite: Kite
     /// The peer was dialled by us: its calls need no authentication.
     let trustsPeer: Bool
-    private let limits: KiteLimits
-    private let state: Mutex<State>
+    let limits: KiteLimits
+    let state: Mutex<State>
 
     init(channel: any MessageChannel, kite: Kite, trustsPeer: Bool) {
         id = Self.lastID.add(1, ordering: .relaxed).newValue
@@ -398,57 +378,6 @@ final class KiteConnection: Sendable {
                 return state.functionCalls[function]?.removeFirst()
             }
         }
-    }
-
-    // MARK: - back pressure
-
-    /// Returns at once while the peer has set going no more than allowed. Otherwise nothing is read meanwhile.
-    ///
-    /// Calls alone don't come to that: beyond their limits they are refused, since a method may wait for an answer of this very peer.
-    /// What piles up are refusals that the peer does not read, and calls of our functions that are slower than the peer. While calls of
-    /// ours are pending, those functions may be waiting for the answer to one: then reading goes on up to a second limit. Beyond that it
-    /// stops again, unless it is known that a function waits so. That can only end with the connection.
-    private func waitForRoom() async -> Room {
-        await withTaskCancellationHandler {
-            await withCheckedContinuation { (continuation: CheckedContinuation<Room, Never>) in
-                let room: Room? = state.withLock { state in
-                    let room = Task.isCancelled ? .left : self.room(in: state)
-                    if room == nil { state.room = continuation }
-                    return room
-                }
-                if let room { continuation.resume(returning: room) }
-            }
-        } onCancel: {
-            let room: CheckedContinuation<Room, Never>? = state.withLock { state in
-                defer { state.room = nil }
-                return state.room
-            }
-            room?.resume(returning: .left)
-        }
-    }
-
-    private func otherEnded(size: Int) {
-        let room = state.withLock { state in
-            state.others -= size
-            return takeRoom(&state)
-        }
-        room?()
-    }
-
-    /// Lets reading go on, where it waits and need not. What is returned is to be called without the lock.
-    private func takeRoom(_ state: inout State) -> (@Sendable () -> Void)? {
-        guard let continuation = state.room, let room = room(in: state) else { return nil }
-        state.room = nil
-        return { continuation.resume(returning: room) }
-    }
-
-    /// - Returns: nil while reading has to wait.
-    private func room(in state: State) -> Room? {
-        let (count, bytes) = (state.others.count, state.others.bytes)
-        if count < limits.maximumConcurrentCalls, bytes < limits.maximumBytesInProgress { return .left }
-        if state.pending.isEmpty { return nil }
-        if count < limits.maximumWaitingCallbacks, bytes / 2 < limits.maximumBytesInProgress { return .left }
-        return state.nestedCalls > 0 ? .exceeded : nil
     }
 
     /// 16 hexadecimal digits.
