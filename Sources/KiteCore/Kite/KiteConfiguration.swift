@@ -22,6 +22,9 @@ public struct KiteLimits: Sendable, Hashable {
     /// Size in bytes of the messages whose calls are still running; beyond it further calls of that peer are refused likewise. Calls of
     /// functions may hold as much once more, or twice that while calls to the peer are pending.
     public var maximumBytesInProgress = 32 << 20
+    /// Bytes of one message, in either direction, on the connections that a listening kite serves, where that is to be less than what `dnode`
+    /// says. Connections that it dials are not concerned.
+    public var maximumServedMessageSize: Int?
     /// Connections that a listening kite serves at a time.
     public var maximumConnections = 10_000
 

@@ -29,7 +29,8 @@ public final class KiteEndpoint: Service {
         let sessions = TaskPool(limit: limits.maximumConnections)
         self.sessions = sessions
         var options = SockJSOptions()
-        options.maxMessageBytes = limits.dnode.maximumMessageSize
+        options.maxMessageBytes = min(
+            limits.dnode.maximumMessageSize, limits.maximumServedMessageSize ?? .max)
         options.maxSessions = limits.maximumConnections
         // As Go's kites, whose clients expect to hear something every 15 s.
         options.heartbeat = .seconds(10)

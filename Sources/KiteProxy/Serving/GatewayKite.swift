@@ -27,6 +27,8 @@ final class GatewayKite: Service {
         configuration.hostname = identity.hostname
         configuration.id = identity.id
         configuration.kiteKey = key
+        // Callers only register; what Kontrol answers may be longer.
+        configuration.limits.maximumServedMessageSize = 256 << 10
         kite = Kite(
             name: identity.name, version: identity.version, configuration: configuration,
             authenticator: EitherNameAuthenticator(verifier: verifier), logger: logger)
