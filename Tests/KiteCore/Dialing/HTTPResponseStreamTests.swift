@@ -1,6 +1,7 @@
 /// Responses taken piece by piece, over real sockets.
 import KiteHTTP
 import NIOCore
+import NIOEmbedded
 import NIOPosix
 import Testing
 
@@ -116,22 +117,54 @@ import Testing
         try await server.stop()
     }
 
-    @Test func theTimeoutIsForTheHeadOnly() async throws {
-        let silent = try await ScriptedServer.start { _, _, _ in .init("HTTP/1.1 200 OK\r\n") }
-        let requester = try requester()
-        let error = await #expect(throws: TransportError.self) {
-            try await requester.open(get(), to: endpoint(silent), timeout: .milliseconds(100))
+    /// A request on a connection that is there already, on a loop whose clock the test moves.
+    private func call(
+        on loop: EmbeddedEventLoop, over transport: any ByteTransport
+    ) throws -> HTTPRequesterCall {
+        let shared = HTTPRequesterConnections(loop: loop)
+        let endpoint = Endpoint(.tcp(host: "a", port: 1))
+        let pool = shared.pool(for: endpoint)
+        pool.giveBack(pool.adopt(transport))
+        return HTTPRequesterCall(
+            get(), body: nil, endpoint: endpoint, limit: nil, dialer: try Dialer(), shared: shared)
+    }
+
+    @Test func theTimeoutIsForTheHeadOnly() throws {
+        let loop = EmbeddedEventLoop()
+        let transport = StillTransport(loop)
+        var parts: [String] = []
+        var failures = 0
+        let call = try call(on: loop, over: transport)
+        call.start(timeout: .seconds(1), isTimeoutForAll: false) { event in
+            switch event {
+            case .body(let bytes): parts.append(String(buffer: bytes))
+            case .failed: failures += 1
+            case .head, .end: break
+            }
         }
-        #expect(error?.code == .idleTimeout)
-        await silent.waitForClose()
-        try await silent.stop()
-        let server = try await ScriptedServer.start { _, _, _ in .init(Self.chunked) }
-        let stream = try await requester.open(get(), to: endpoint(server), timeout: .seconds(1))
-        // The server is late, on purpose.
-        try await loop.scheduleTask(in: .milliseconds(1200)) {}.futureResult.get()
-        try await server.push(.init("3\r\nabc\r\n"))
-        #expect(try await text(stream.next()) == "abc")
-        try await server.stop()
+        loop.advanceTime(by: .milliseconds(900))
+        transport.delegate?.transportReceived(ByteBuffer(string: Self.chunked))
+        loop.advanceTime(by: .minutes(10))
+        transport.delegate?.transportReceived(ByteBuffer(string: "3\r\nabc\r\n"))
+        #expect(parts == ["abc"])
+        #expect(failures == 0)
+        #expect(transport.aborted == nil)
+    }
+
+    @Test func aHeadThatDoesNotEndInTimeIsGivenUp() throws {
+        let loop = EmbeddedEventLoop()
+        let transport = StillTransport(loop)
+        var failures: [TransportError.Code?] = []
+        let call = try call(on: loop, over: transport)
+        call.start(timeout: .seconds(1), isTimeoutForAll: false) { event in
+            if case .failed(let error) = event { failures.append((error as? TransportError)?.code) }
+        }
+        transport.delegate?.transportReceived(ByteBuffer(string: "HTTP/1.1 200 OK\r\n"))
+        loop.advanceTime(by: .milliseconds(900))
+        #expect(failures.isEmpty)
+        loop.advanceTime(by: .milliseconds(200))
+        #expect(failures == [.idleTimeout])
+        #expect(transport.aborted != nil)
     }
 
     @Test func aServerThatSendsFasterThanIsReadIsSlowedDown() async throws {
@@ -155,4 +188,19 @@ import Testing
         try await server.stop()
         try await other.stop()
     }
+}
+
+/// A connection to nobody.
+private final class StillTransport: ByteTransport {
+    let eventLoop: any EventLoop
+    var delegate: (any ByteTransportDelegate)?
+    var isWritable: Bool { true }
+    var remoteAddress: SocketAddress? { nil }
+    private(set) var aborted: TransportError?
+    init(_ eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+    func write(_ bytes: ByteBuffer) {}
+    func closeOutput() {}
+    func close() {}
+    func abort(_ reason: TransportError) { aborted = reason }
+    func setReading(_ wanted: Bool) {}
 }

@@ -1,6 +1,7 @@
 /// How connections end: slowly, in the middle, and against the wishes of one side.
 import KiteSupport
 import NIOCore
+import NIOEmbedded
 import NIOPosix
 import Testing
 
@@ -39,6 +40,51 @@ private final class Witness: ByteTransportDelegate {
     func transportWritabilityChanged(_ isWritable: Bool) {}
 }
 
+/// Remembers how a transport ended.
+private final class Ending: ByteTransportDelegate {
+    private(set) var hasEnded = false
+    private(set) var error: TransportError?
+    func transportReceived(_ bytes: ByteBuffer) {}
+    func transportInputClosed() {}
+    func transportClosed(_ error: TransportError?) {
+        hasEnded = true
+        self.error = error
+    }
+    func transportWritabilityChanged(_ isWritable: Bool) {}
+}
+
+/// Stands where the socket is: nothing leaves before the test says so. The channel counts as queued what it has been given and not told
+/// to flush, so what waits is kept there byte by byte.
+private final class Dam: ChannelOutboundHandler {
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private var context: ChannelHandlerContext?
+    private var waiting = 0
+    private var closing: EventLoopPromise<Void>?
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        waiting += unwrapOutboundIn(data).readableBytes
+        context.write(data, promise: promise)
+    }
+    func flush(context: ChannelHandlerContext) {}
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        if mode == .output { closing = promise } else { context.close(mode: mode, promise: promise) }
+    }
+
+    /// The peer takes something.
+    func take(_ count: Int) {
+        waiting = max(waiting - count, 0)
+        context?.flush()
+        if waiting > 0 { context?.write(wrapOutboundOut(ByteBuffer(repeating: 7, count: waiting)), promise: nil) }
+    }
+
+    func releaseClose() { closing?.succeed() }
+}
+
 @Suite(.timeLimit(.minutes(1))) struct SocketEndTests {
     typealias Outcome = (count: Int, sawEnd: Bool, error: TransportError?)
 
@@ -58,25 +104,46 @@ private final class Witness: ByteTransportDelegate {
             .connect(to: listener.address).get()
     }
 
-    @Test(.disabled("Its client, which reads by hand, is suspected of an assertion of NIO in debug builds"))
-    func aCloseWaitsForAPeerThatGoesOnTaking() async throws {
-        let outcome = loop.makePromise(of: Outcome.self)
-        let size = 24 << 20
-        let listener = try await listen { transport in
-            transport.closeTime = .milliseconds(400)
-            transport.delegate = Witness(outcome)
-            transport.write(ByteBuffer(repeating: 7, count: size))
-            transport.close()
+    /// A connection whose peer takes something whenever the test says so, and a clock that the test moves.
+    private func closing(_ outcome: Ending) throws -> (channel: EmbeddedChannel, dam: Dam) {
+        let channel = EmbeddedChannel()
+        try channel.connect(to: SocketAddress(ipAddress: "192.0.2.1", port: 1)).wait()
+        let dam = Dam()
+        try channel.pipeline.syncOperations.addHandler(dam)
+        let transport = try SocketTransport.install(on: channel)
+        transport.delegate = outcome
+        transport.write(ByteBuffer(repeating: 7, count: 1 << 20))
+        transport.close()
+        channel.embeddedEventLoop.run()
+        return (channel, dam)
+    }
+
+    @Test func aCloseWaitsForAPeerThatGoesOnTaking() throws {
+        let outcome = Ending()
+        let (channel, dam) = try closing(outcome)
+        for _ in 0..<10 {
+            channel.embeddedEventLoop.advanceTime(by: .seconds(29))
+            dam.take(100_000)
+            #expect(!outcome.hasEnded)
         }
-        let client = try await slowClient(of: listener, reading: 1 << 20)
-        let reader = client.eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .milliseconds(100)) { _ in
-            client.read()
-        }
-        let result = try await outcome.futureResult.get()
-        #expect(result.error == nil)
-        reader.cancel()
-        try? await client.close().get()
-        await listener.close()
+        dam.take(1 << 20)
+        dam.releaseClose()
+        channel.embeddedEventLoop.run()
+        #expect(outcome.hasEnded)
+        #expect(outcome.error == nil)
+    }
+
+    @Test func aCloseIsCutOffWhenThePeerStopsTaking() throws {
+        let outcome = Ending()
+        let (channel, dam) = try closing(outcome)
+        channel.embeddedEventLoop.advanceTime(by: .seconds(20))
+        dam.take(100_000)
+        channel.embeddedEventLoop.advanceTime(by: .seconds(39))
+        #expect(!outcome.hasEnded)
+        channel.embeddedEventLoop.advanceTime(by: .seconds(2))
+        #expect(outcome.hasEnded)
+        #expect(outcome.error?.code == .idleTimeout)
+        dam.releaseClose()
     }
 
     @Test func aCloseGivesUpOnAPeerThatTakesNothing() async throws {
