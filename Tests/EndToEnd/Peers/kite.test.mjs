@@ -401,6 +401,37 @@ test("close ends an attempt, a pause and calls that wait; nothing goes on", asyn
   assert.equal(kite.state, "closed");
 });
 
+test("listeners may close, and connect anew", async () => {
+  const { kite, socket } = await open({ reconnect: { minDelay: 5 } });
+  const events = [];
+  for (const event of ["connect", "disconnect", "retry", "close"]) kite.on(event, () => events.push(event));
+  const off = kite.on("disconnect", () => kite.close());
+  socket.break();
+  off();
+  assert.equal(kite.state, "closed");
+  assert.deepEqual(events, ["disconnect", "close"]);
+  await kite.connect();
+  let again;
+  const stop = kite.on("disconnect", () => { again = kite.connect(); });
+  kite.close();
+  await again;
+  assert.equal(kite.state, "connected");
+  sockets.at(-1).break();
+  await again;
+  assert.equal(kite.state, "connected");
+  stop();
+  await pause(20);
+  assert.equal(sockets.length, 4);
+  assert.deepEqual(events.slice(2), ["connect", "disconnect", "connect", "disconnect", "connect"]);
+  const single = await open({ reconnect: false });
+  let anew;
+  const end = single.kite.on("disconnect", () => { anew = single.kite.connect(); });
+  single.socket.break();
+  await anew;
+  end();
+  assert.equal(single.kite.state, "connected");
+});
+
 test("calls that wait are bounded in number and in time", async () => {
   accept = () => {};
   const kite = make({ maxWaitingCalls: 2, timeout: 15 });

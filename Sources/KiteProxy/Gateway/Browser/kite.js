@@ -645,8 +645,10 @@ export class Kite {
     if (Date.now() - connection.openedAt >= STABLE) this.#failures = 0;
     const willReconnect = this.#reconnect !== null && this.#reconnect.attempts > 0;
     this.#state = willReconnect ? "waiting" : "closed";
+    const epoch = this.#epoch;
     this.#emit("disconnect", { error, willReconnect });
-    if (this.#state === "waiting") this.#retry(error); else this.#closed(error);
+    if (epoch !== this.#epoch) return; // a listener has closed it, or begun anew
+    if (this.#state === "waiting") this.#retry(error); else if (this.#state === "closed") this.#closed(error);
   }
 
   #retry(error) {
@@ -664,12 +666,15 @@ export class Kite {
     if (this.#state === "closed" || this.#state === "idle") return;
     const error = new KiteError("disconnect", "Closed by the page");
     const connection = this.#connection;
+    const epoch = ++this.#epoch;
+    this.#state = "closed";
     this.#connection = null;
     this.#connecting = null;
+    clearTimeout(this.#retryTimer);
     this.#opening?.end(error);
     connection?.end(error);
     if (connection) this.#emit("disconnect", { error, willReconnect: false });
-    this.#closed(error);
+    if (epoch === this.#epoch) this.#closed(error);
   }
 
   #closed(error) {
