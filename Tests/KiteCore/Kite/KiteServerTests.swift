@@ -70,6 +70,18 @@ import Testing
         return kite
     }
 
+    @Test func aServedKiteMayTakeShorterMessagesThanItDials() async throws {
+        let kite = Kite.test(authenticator: .anyone) { $0.limits.maximumServedMessageSize = 1000 }
+        try await serve(kite) { server in
+            _ = try await request(server, "POST /kite/000/abc/xhr")
+            for (length, status) in [(1000, "204"), (1001, "413")] {
+                let body = "[\"" + String(repeating: "x", count: length) + "\"]"
+                let answer = try await request(server, "POST /kite/000/abc/xhr_send", body: body)
+                #expect(answer.hasPrefix("HTTP/1.1 \(status) "), "\(length)")
+            }
+        }
+    }
+
     @Test func pollingClientGetsItsSquare() async throws {
         try await serve(math()) { server in
             #expect(try await request(server, "POST /kite/000/abc/xhr").hasSuffix("\r\n\r\no\n"))
