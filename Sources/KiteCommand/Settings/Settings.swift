@@ -133,6 +133,11 @@ package struct Settings: Sendable {
         values.keys.sorted().map { ($0, values[$0] ?? [], source($0)) }
     }
 
+    /// The keys whose values are others than in `other`, in alphabetical order.
+    package func keysThatDiffer(from other: Settings) -> [String] {
+        Set(values.keys).union(other.values.keys).filter { values[$0] != other.values[$0] }.sorted()
+    }
+
     private static func value(_ texts: [String], of setting: SettingDescription) -> ConfigValue {
         ConfigValue(setting.isRepeatable ? .stringArray(texts) : .string(texts.last ?? ""), isSecret: false)
     }

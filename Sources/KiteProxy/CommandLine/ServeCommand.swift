@@ -17,8 +17,12 @@ struct ServeCommand: AsyncParsableCommand {
         let logger = configuration.logger()
         raiseFileLimit()
         let services = try await GatewayServices(configuration, logger: logger)
+        let reload = ReloadService(
+            gateway: services.gateway, certificates: services.certificates, configuration: configuration,
+            load: { [source] in try source.load() }, logger: logger)
         try await runUntilSignal(
-            services.services, endingWith: services.handover, drain: configuration.settings[GatewaySettings.drainTime])
+            services.services + [reload], endingWith: services.handover,
+            drain: configuration.settings[GatewaySettings.drainTime])
         logger.notice("Stopped")
     }
 }

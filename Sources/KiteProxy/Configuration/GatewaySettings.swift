@@ -241,6 +241,17 @@ enum GatewaySettings {
         ])
 }
 
+extension GatewaySettings {
+    /// Keys whose new values are put into effect by `SIGHUP`, for what begins afterwards.
+    static let reloadable: Set<String> = [
+        trustedProxies.key, directLoopback.key, directAllow.key, directDeny.key, accessLog.key, headBytes.key,
+        targetBytes.key, bodyBytes.key, connectionsPerTarget.key, idleConnectionsPerTarget.key, resolvedRoutes.key,
+        pendingResolutions.key, parkedPerRoute.key, parked.key, parkTime.key, headTimeout.key, keepAliveTimeout.key,
+        connectTimeout.key, responseTimeout.key, bodyIdleTimeout.key, upstreamIdleTimeout.key, resolvedTime.key,
+        unresolvedTime.key, tunnels.key, tunnelsPerSession.key, namesPerUser.key, tcpHost.key, tcpPorts.key,
+    ]
+}
+
 /// Whether kites may register addresses of this machine.
 enum LoopbackPolicy: String, Sendable, CaseIterable {
     case auto, allow, refuse

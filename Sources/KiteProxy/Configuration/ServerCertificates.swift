@@ -86,25 +86,31 @@ final class ServerCertificates: Service {
     func run() async throws {
         await cancelWhenGracefulShutdown {
             var before = self.stamps()
-            while (try? await Task.sleep(for: .seconds(10))) != nil {
+            while (try? await Task.sleep(for: .seconds(2))) != nil {
                 let now = self.stamps()
                 guard now != before else { continue }
                 before = now
                 do {
-                    let fresh = try Self.read(self.files)
-                    // A chain and a key that do not belong together fail here rather than in front of visitors.
-                    for pair in fresh {
-                        _ = try NIOSSLContext(
-                            configuration: .makeServerConfiguration(certificateChain: pair.chain, privateKey: pair.key))
-                    }
-                    self.pairs.withLock { $0 = fresh }
-                    self.logger.notice("Certificates read again")
+                    try self.reload()
                 } catch {
                     self.logger.error(
                         "The changed certificates cannot be used; the old ones stay", metadata: ["cause": "\(error)"])
                 }
             }
         }
+    }
+
+    /// Reads the files again.
+    /// - Throws: why they cannot be used; the old ones stay then.
+    func reload() throws {
+        let fresh = try Self.read(files)
+        // A chain and a key that do not belong together fail here rather than in front of visitors.
+        for pair in fresh {
+            _ = try NIOSSLContext(
+                configuration: .makeServerConfiguration(certificateChain: pair.chain, privateKey: pair.key))
+        }
+        pairs.withLock { $0 = fresh }
+        logger.notice("Certificates read again")
     }
 
     private func stamps() -> [String] {

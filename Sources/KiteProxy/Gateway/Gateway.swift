@@ -38,6 +38,8 @@ package final class Gateway: Service {
         var publicURL: String
         var workers: [WorkerReference]
         var listeners: [Listener]
+        /// Before the system chose ports.
+        var configuredAddresses: [SocketAddress]
     }
 
     /// - Parameters:
@@ -110,7 +112,7 @@ package final class Gateway: Service {
                     started.succeed(
                         Running(
                             addresses: listeners.map(\.address), publicURL: publicURL, workers: workers,
-                            listeners: listeners))
+                            listeners: listeners, configuredAddresses: addresses))
                     ready.store(true, ordering: .relaxed)
                     try? await gracefulShutdown()
                     await drain(listeners, workers)
@@ -131,23 +133,14 @@ package final class Gateway: Service {
     private func makeWorkers(_ loops: [any EventLoop], pool: TaskPool, addresses: [SocketAddress]) async throws
         -> [WorkerReference]
     {
-        var dialing = Dialer.Configuration()
-        dialing.connectTimeout = options.timeouts.connect
         let policy = options.directTargets.resolved(listeningOn: addresses)
-        dialing.isAllowed = { policy.allows($0) }
-        var http = HTTPLimits()
-        http.headBytes = options.limits.headBytes
-        http.targetBytes = options.limits.targetBytes
-        http.bodyBytes = options.limits.bodyBytes
-        http.headTimeout = options.timeouts.head
-        http.keepAliveTimeout = options.timeouts.keepAlive
-        http.bodyIdleTimeout = options.timeouts.bodyIdle
-        http.responseIdleTimeout = options.timeouts.bodyIdle
         let settings = WorkerSettings(
-            options: options, directory: Directory(domain: options.domain), http: http,
+            options: options, directory: Directory(domain: options.domain),
+            http: WorkerSettings.limits(options),
             viaName: options.viaName ?? "kiteproxy-" + String(UInt64.random(in: .min ... .max), radix: 36),
             authenticator: authenticator, resolver: resolver,
-            dialer: try Dialer(configuration: dialing, tls: options.upstreamTLSContext), board: board,
+            dialer: try Dialer(
+                configuration: WorkerSettings.dialing(options, policy), tls: options.upstreamTLSContext), board: board,
             kiteTunnels: kiteTunnels, pool: pool, logger: logger, limiter: limiter, mount: mount)
         var workers: [WorkerReference] = []
         for (index, loop) in loops.enumerated() {
@@ -244,6 +237,17 @@ package final class Gateway: Service {
     /// are accepted.
     /// - Throws: ``GatewayError`` when binding failed.
     package func boundAddresses() async throws -> [SocketAddress] { try await started.value().addresses }
+
+    /// Puts other limits, times and rules into effect, for what begins from now on. Listeners, domain, public URL, event loops and the
+    /// limits on connections in all stay as they are. Without effect before ``run()`` listens.
+    package func reconfigure(_ options: GatewayOptions) async {
+        guard let running = started.current else { return }
+        let policy = options.directTargets.resolved(listeningOn: running.configuredAddresses)
+        for worker in running.workers {
+            _ = await worker.ask { $0.reconfigure($0.settings.changed(to: options, policy: policy)) }
+        }
+        await board.reconfigure(options, policy: policy)
+    }
 
     /// The sockets of the listeners, in the order of ``GatewayOptions/listeners``, for a successor; empty before they are bound.
     package var listeningSockets: [[ListeningSocket]] { (started.current?.listeners ?? []).map(\.sockets) }

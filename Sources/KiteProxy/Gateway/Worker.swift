@@ -8,45 +8,6 @@ import KiteTunnel
 import Logging
 import NIOCore
 
-/// What is the same on all event loops. A class: it is reached with every request, and a value of this size would be copied.
-final class WorkerSettings: Sendable {
-    let options: GatewayOptions
-    let directory: Directory
-    let http: HTTPLimits
-    let viaName: String
-    let authenticator: any GatewayAuthenticator
-    let resolver: (any KiteResolver)?
-    let dialer: Dialer
-    let board: RouteBoard
-    let kiteTunnels: KiteTunnels
-    let pool: TaskPool
-    let logger: Logger
-    /// Counts the connections of all listeners.
-    let limiter: ConnectionLimiter
-    let mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
-
-    init(
-        options: GatewayOptions, directory: Directory, http: HTTPLimits, viaName: String,
-        authenticator: any GatewayAuthenticator, resolver: (any KiteResolver)?, dialer: Dialer, board: RouteBoard,
-        kiteTunnels: KiteTunnels, pool: TaskPool, logger: Logger, limiter: ConnectionLimiter,
-        mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
-    ) {
-        self.options = options
-        self.directory = directory
-        self.http = http
-        self.viaName = viaName
-        self.authenticator = authenticator
-        self.resolver = resolver
-        self.dialer = dialer
-        self.board = board
-        self.kiteTunnels = kiteTunnels
-        self.pool = pool
-        self.logger = logger
-        self.limiter = limiter
-        self.mount = mount
-    }
-}
-
 /// A way to reach the worker of another event loop.
 struct WorkerReference: Sendable {
     let index: Int
@@ -82,7 +43,8 @@ struct WorkerReference: Sendable {
 final class Worker {
     let index: Int
     let eventLoop: any EventLoop
-    let settings: WorkerSettings
+    /// Replaced as a whole when the configuration is read again.
+    private(set) var settings: WorkerSettings
     let wheel: TimerWheel
     let resources: HTTPLoopResources
     var routes = RouteTable()
@@ -127,6 +89,9 @@ final class Worker {
             if proxied == nil { self?.logRefusal(exchange?.request, peer, error.status, nil) }
         }
     }
+
+    /// What begins from now on goes by other settings; connections that are open keep theirs.
+    func reconfigure(_ settings: WorkerSettings) { self.settings = settings }
 
     // MARK: Visitors' connections
 

@@ -18,6 +18,8 @@ struct GatewayServices: Sendable {
     let kontrol: KontrolListener?
     /// Takes the place of another gateway and gives its own to the next; ends when that has happened.
     let handover: HandoverService
+    /// Of the TLS listeners, where there are any.
+    let certificates: ServerCertificates?
     /// In the order in which they start; they are shut down in the reverse order.
     let services: [any Service]
 
@@ -70,11 +72,11 @@ struct GatewayServices: Sendable {
         var options = configuration.gatewayOptions
         options.kontrolUsername = identity.username
         options.kontrolEnvironment = identity.environment
-        var certificates: ServerCertificates?
+        var served: ServerCertificates?
         if !configuration.certificates.isEmpty {
             let store = try ServerCertificates(configuration.certificates, logger: logger)
             options.tlsContext = try store.context()
-            certificates = store
+            served = store
         }
         let claims: StoredClaims
         do {
@@ -106,9 +108,10 @@ struct GatewayServices: Sendable {
         admin = try await AdminService.bind(
             adminAddress, inherited: adminSockets, source: source, logger: logger)
         self.kontrol = kontrol
+        certificates = served
         var services: [any Service] = [admin]
         if let kontrol { services.append(kontrol) }
-        if let certificates { services.append(certificates) }
+        if let served { services.append(served) }
         services += [client, tunnelClient, kite, gateway] as [any Service]
         // Ended first: kites are not to be sent to a gateway that shuts down.
         for client in [client, tunnelClient] { services.append(GatewayRegistration(client: client, gateway: gateway)) }

@@ -30,7 +30,7 @@ struct ClaimBook: Sendable {
     }
 
     /// Of each term and user.
-    let limit: Int
+    var limit: Int
     /// Between two records of the use of one claim, in seconds.
     static let useInterval: Int64 = 60
     private var entries: [RouteKey: Entry] = [:]

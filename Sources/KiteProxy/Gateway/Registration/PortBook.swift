@@ -10,7 +10,7 @@ struct PortBook: Sendable {
         var session: String
     }
     /// Of one user.
-    let limit: Int
+    var limit: Int
     private var holders: [Int: Holder] = [:]
     /// The tunnel that each port was given to last; each tunnel has one port here at most.
     private var lastName: [Int: RouteKey] = [:]

@@ -50,7 +50,7 @@ actor RouteBoard {
         let url: String
     }
 
-    let options: GatewayOptions
+    private(set) var options: GatewayOptions
     let claims: any ClaimStore
     /// Knows whose kites are that are registered with Kontrol; nil: nobody does.
     let resolver: (any KiteResolver)?
@@ -102,6 +102,14 @@ actor RouteBoard {
             book.restore(key, username: claim.username, lastUsed: claim.lastUsed)
             await install(RouteSpec(key: key, kind: .tunnel, owner: claim.username, path: ""))
         }
+    }
+
+    /// What is decided from now on goes by other limits; nothing that was granted is taken back.
+    func reconfigure(_ options: GatewayOptions, policy: DirectTargetPolicy) {
+        self.options = options
+        self.policy = policy
+        book.limit = options.tunnels.namesPerUser
+        ports.limit = options.tunnels.portsPerUser
     }
 
     var sessionCount: Int { sessions.count }
