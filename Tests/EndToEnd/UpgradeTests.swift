@@ -59,4 +59,34 @@ struct UpgradeTests {
             #expect(try await curl(running.url + "10").status == 200)
         }
     }
+
+    @Test("SIGHUP puts a changed file into effect, and refuses one that is wrong")
+    func reload() async throws {
+        let file = NSTemporaryDirectory() + "reload-\(UUID().uuidString).yaml"
+        defer { try? FileManager.default.removeItem(atPath: file) }
+        try "max-target: 16KiB\n".write(toFile: file, atomically: true, encoding: .utf8)
+        try await withInstallation(options: ["--config", file]) { installation in
+            let gateway = try await installation.startGateway()
+            let long = installation.url + "/" + String(repeating: "a", count: 2_000)
+            #expect(try await curl(long).status == 404)
+
+            try "max-target: 1KiB\nthreads: 7\n".write(toFile: file, atomically: true, encoding: .utf8)
+            gateway.kill(SIGHUP)
+            try await deadline(20, "the new limit", gateway) {
+                while try await curl(long).status != 414 { try await Task.sleep(for: .milliseconds(50)) }
+            }
+            #expect(gateway.standardError.contains("threads"))
+
+            try "max-target: sixteen\n".write(toFile: file, atomically: true, encoding: .utf8)
+            gateway.kill(SIGHUP)
+            try await deadline(20, "the refusal", gateway) {
+                while !gateway.standardError.contains("the old one stays in effect") {
+                    try await Task.sleep(for: .milliseconds(50))
+                }
+            }
+            #expect(gateway.standardError.contains("`sixteen` is not valid"))
+            #expect(try await curl(long).status == 414)
+            #expect(try await gateway.terminate() == 0)
+        }
+    }
 }

@@ -40,6 +40,9 @@ final class ChildProcess: Sendable {
         let (lines, sink) = AsyncStream.makeStream(of: String.self)
         self.lines = lines
         let (record, ending) = (record, ending)
+        let reading = DispatchGroup()
+        reading.enter()
+        reading.enter()
         Thread.detachNewThread {
             var rest = Data()
             readAll(group.output) { data in
@@ -52,13 +55,17 @@ final class ChildProcess: Sendable {
                 }
             }
             sink.finish()
+            reading.leave()
         }
         Thread.detachNewThread {
             readAll(group.errors) { data in record.errors.withLock { $0 = ($0 + data).suffix(64 << 10) } }
+            reading.leave()
         }
         Thread.detachNewThread {
             group.waitForEnd()
             reaper.ended(group.leader)
+            // Whoever waits for the end may look at the last words, too. What the process started may hold the pipes open.
+            _ = reading.wait(timeout: .now() + .seconds(1))
             ending.come { group.reap() }
         }
     }
