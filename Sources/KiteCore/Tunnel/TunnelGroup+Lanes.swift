@@ -48,7 +48,7 @@ extension TunnelGroup {
         _ active: ActiveLane, _ position: Int, of wanted: Int, _ session: Session
     ) async throws -> String? {
         context.reports.laneUp(group: number, position, wanted: wanted)
-        var backoff = Backoff(limit: Self.longestPause)
+        var backoff = Backoff(limit: Self.longestResumePause)
         var began = ContinuousClock.now
         for await signal in active.signals {
             switch signal {

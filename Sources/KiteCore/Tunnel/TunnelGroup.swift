@@ -40,6 +40,8 @@ final class TunnelGroup: Sendable {
 
     /// The bound on the wait between two attempts: a gateway that is back is found within it.
     static let longestPause = Duration.seconds(3)
+    /// The same for lanes that are resumed: visitors wait behind them, and SockJS sessions end after some seconds without a poll.
+    static let longestResumePause = Duration.milliseconds(500)
     /// The bound on the wait before tunnels that were refused are asked for again.
     static let longestRefusal = Duration.seconds(30)
     /// What lasted so long was no failure: the next attempt is made at once.
