@@ -2,7 +2,7 @@
 import Foundation
 import Testing
 
-@Suite("Upgrade", .serialized)
+@Suite("Upgrade", .serialized, .timeLimit(.minutes(2)))
 struct UpgradeTests {
     /// What `visitor.py steady` saw.
     private struct Load: Decodable {
@@ -10,7 +10,7 @@ struct UpgradeTests {
         let failures: [String: Int]
     }
 
-    @Test("A gateway is replaced twice under load and no request fails", .timeLimit(.minutes(2)), arguments: [1, 2])
+    @Test("A gateway is replaced twice under load and no request fails", arguments: [1, 2])
     func replaced(loops: Int) async throws {
         try await withInstallation(options: ["--threads", "\(loops)", "--drain-time", "20s"]) { installation in
             let running = try await installation.start("blobs")

@@ -90,21 +90,26 @@ public final class Listener: Sendable {
 
     /// Accepts on sockets that are bound already, such as those of a predecessor of this process.
     /// - Parameters:
-    ///   - sockets: at least one, all bound to one address; they are shared out among the loops, so that each is accepted from.
+    ///   - sockets: at least one, all bound to one address. Loops that get none have one bound for them where the port is shared.
+    ///   - isWaiting: whether nobody is accepted before ``resume()``: of two that accept from one socket one would come too late.
     /// - Throws: `IOError`.
     public static func listen(
-        on sockets: [ListeningSocket], loops: [any EventLoop], configuration: Configuration = Configuration(),
+        on sockets: [ListeningSocket], loops: [any EventLoop], isWaiting: Bool = false,
+        configuration: Configuration = Configuration(),
         onEvent: @escaping @Sendable (Event) -> Void = { _ in }, onAccept: @escaping @Sendable (SocketTransport) -> Void
     ) async throws -> Listener {
         guard let address = sockets.first?.address, !loops.isEmpty else { throw ChannelError.unknownLocalAddress }
         let openCount = OpenCount()
+        var sockets = sockets
+        if configuration.sharesPort {
+            while sockets.count < loops.count { sockets.append(try ListeningSocket.bind(to: address, isShared: true)) }
+        }
         var channels: [any Channel] = []
         do {
-            // Fewer sockets than loops: the last ones are listened to by several, so that no loop goes without visitors.
-            for index in 0..<max(sockets.count, loops.count) {
+            for (index, socket) in sockets.enumerated() {
                 let channel = try await bootstrap(
                     loops[index % loops.count], isInternet: true, configuration, openCount, onEvent, onAccept
-                ).withBoundSocket(sockets[index % sockets.count].duplicate()).get()
+                ).serverChannelOption(.autoRead, value: !isWaiting).withBoundSocket(socket.duplicate()).get()
                 channels.append(channel)
             }
         } catch {
@@ -148,6 +153,12 @@ public final class Listener: Sendable {
                 }
             }
         return isInternet ? bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1) : bootstrap
+    }
+
+    /// Accepts from now on, when ``listen(on:loops:isWaiting:configuration:onEvent:onAccept:)`` was told to wait. Who has connected
+    /// meanwhile is in the system's queue.
+    public func resume() async {
+        for channel in channels { try? await channel.setOption(.autoRead, value: true).get() }
     }
 
     /// Stops accepting; connections that are open stay. Who connects from now on is refused, unless another process holds the sockets.

@@ -56,6 +56,9 @@ public final class KiteServer: Service {
     /// What it listens on, for a successor in another process.
     package var sockets: [ListeningSocket] { listener.sockets }
 
+    /// The predecessor accepts no more: serves its listeners from now on.
+    package func resume() async { await listener.resume() }
+
     /// The URL by which clients of this machine reach the kite.
     public var url: String {
         let host = address.ipAddress ?? "127.0.0.1"
@@ -100,7 +103,8 @@ public final class KiteServer: Service {
                     configuration: configuration, onEvent: onEvent, onAccept: onAccept)
             } else {
                 try await Listener.listen(
-                    on: inherited, loops: eventLoops, configuration: configuration, onEvent: onEvent, onAccept: onAccept
+                    on: inherited, loops: eventLoops, isWaiting: true, configuration: configuration, onEvent: onEvent,
+                    onAccept: onAccept
                 )
             }
         return KiteServer(endpoint: endpoint, listener: listener, loops: loops)

@@ -51,7 +51,7 @@ final class AdminService: Service {
                     try await Listener.bind(to: socket, loops: loops, configuration: configuration, onAccept: onAccept)
                 } else {
                     try await Listener.listen(
-                        on: inherited, loops: loops, configuration: configuration, onAccept: onAccept)
+                        on: inherited, loops: loops, isWaiting: true, configuration: configuration, onAccept: onAccept)
                 }
             return AdminService(listener: listener, group: group, tasks: tasks, logger: logger)
         } catch {
@@ -62,6 +62,9 @@ final class AdminService: Service {
 
     /// What it listens on, for a successor.
     var sockets: [ListeningSocket] { listener.sockets }
+
+    /// The predecessor accepts no more: serves its listener from now on.
+    func resume() async { await listener.resume() }
 
     /// Another process serves the listener now.
     func handedOver() async { await listener.close() }

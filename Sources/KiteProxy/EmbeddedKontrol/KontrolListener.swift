@@ -51,6 +51,9 @@ public struct KontrolListener: Service {
     /// What it listens on, for a successor in another process.
     package var sockets: [ListeningSocket] { listening.sockets }
 
+    /// The predecessor accepts no more: serves its listener from now on.
+    package func resume() async { await listening.resume() }
+
     /// Another process serves the listener now: connections of kites end, so that they go there.
     package func handedOver() async {
         await service.handedOver()

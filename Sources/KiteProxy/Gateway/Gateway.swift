@@ -189,7 +189,7 @@ package final class Gateway: Service {
             }
             guard sockets.isEmpty else {
                 return try await Listener.listen(
-                    on: sockets, loops: loops, configuration: configuration, onEvent: onEvent, onAccept: onAccept)
+                    on: sockets, loops: loops, isWaiting: true, configuration: configuration, onEvent: onEvent, onAccept: onAccept)
             }
             return try await Listener.bind(
                 to: address, loops: loops, configuration: configuration, onEvent: onEvent, onAccept: onAccept)
@@ -251,6 +251,11 @@ package final class Gateway: Service {
 
     /// The sockets of the listeners, in the order of ``GatewayOptions/listeners``, for a successor; empty before they are bound.
     package var listeningSockets: [[ListeningSocket]] { (started.current?.listeners ?? []).map(\.sockets) }
+
+    /// The predecessor accepts no more: serves its listeners from now on.
+    package func resumeListening() async {
+        for listener in started.current?.listeners ?? [] { await listener.resume() }
+    }
 
     /// Another process serves the listeners now: stops accepting. A graceful shutdown should follow at once.
     package func handedOver() async {

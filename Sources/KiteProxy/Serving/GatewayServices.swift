@@ -126,6 +126,11 @@ struct GatewayServices: Sendable {
         HandoverService(
             path: HandoverService.path(dataDirectory: configuration.dataDirectory), software: programVersion,
             predecessor: predecessor,
+            resume: {
+                await admin.resume()
+                await kontrol?.resume()
+                await gateway.resumeListening()
+            },
             hasStarted: { _ = try await gateway.boundAddresses() },
             prepare: {
                 await kontrol?.service.saveLiving()

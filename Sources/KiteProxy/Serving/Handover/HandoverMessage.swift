@@ -3,8 +3,9 @@
 /// Over a UNIX socket in the data directory, one exchange a connection:
 /// 1. The successor, when its configuration is read and checked, sends `take`.
 /// 2. The one that serves answers with ``HandoverOffer``, the listening sockets beside it (SCM_RIGHTS), in the order of its list.
-/// 3. The successor serves, then sends `done`. Until then the other goes on as if nothing had happened; from then on it
-///    accepts nobody any more and lets what is under way come to its end.
+/// 3. The successor prepares everything but accepting, then sends `done`. Until then the other goes on as if nothing had happened.
+/// 4. The other stops accepting, answers `stopped`, and lets what is under way come to its end. The successor accepts; who connected
+///    meanwhile is in the sockets' queues.
 /// The listening sockets of a gateway.
 struct HandoverOffer: Codable, Sendable, Hashable {
     /// Increased when the meaning of what is sent changes.
@@ -26,4 +27,5 @@ struct HandoverOffer: Codable, Sendable, Hashable {
 enum HandoverLine {
     static let take = Array("take 1\n".utf8)
     static let done = Array("done\n".utf8)
+    static let stopped = Array("stopped\n".utf8)
 }

@@ -14,11 +14,13 @@ struct HandoverService: Service {
     let software: String
     /// The gateway whose place this one takes.
     let predecessor: Predecessor?
-    /// Returns when this gateway serves.
+    /// Accepts from the sockets of the predecessor.
+    let resume: @Sendable () async -> Void
+    /// Returns when this gateway is ready to serve.
     let hasStarted: @Sendable () async throws -> Void
     /// Called for each successor that asks: stores what it will need, and gives the sockets of each listener.
     let prepare: @Sendable () async -> [[ListeningSocket]]
-    /// Called when the successor serves, before ``run()`` returns.
+    /// Called when the successor is ready to serve: nobody is accepted here from its return on.
     let onTaken: @Sendable () async -> Void
     let logger: Logger
     /// How long a successor may take between two messages, in seconds: it opens its database meanwhile.
@@ -41,6 +43,7 @@ struct HandoverService: Service {
             } catch {
                 logger.warning("The gateway before this one is gone already", metadata: ["cause": "\(error)"])
             }
+            await resume()
         }
         let door: HandoverDoor
         do {
@@ -63,12 +66,9 @@ struct HandoverService: Service {
             door.close()
         }
         try? await threads.shutdownGracefully()
-        if isTaken {
-            await onTaken()
-        } else {
-            door.remove()
-            try? await gracefulShutdown()
-        }
+        guard !isTaken else { return }
+        door.remove()
+        try? await gracefulShutdown()
     }
 
     /// - Returns: whether a successor serves; false at shutdown.
@@ -104,6 +104,9 @@ struct HandoverService: Service {
             try connection.send(line, descriptors: sockets.map(\.descriptor))
             try connection.expect(HandoverLine.done)
         }
+        await onTaken()
+        // Where this does not get through, the successor is told by the end of the connection.
+        try? await threads.runIfActive { try connection.send(HandoverLine.stopped) }
     }
 }
 

@@ -63,10 +63,13 @@ final class Predecessor: Sendable {
         }
     }
 
-    /// This process serves: the other may stop. Sockets that were not taken are closed.
+    /// This process is ready to serve: the other is to stop accepting, and has when this returns. Sockets that were not taken are closed.
     /// - Throws: `IOError` when the other one is gone already.
     func finish() async throws {
         sockets.withLock { $0 = [] }
-        try await NIOThreadPool.singleton.runIfActive { [connection] in try connection.send(HandoverLine.done) }
+        try await NIOThreadPool.singleton.runIfActive { [connection] in
+            try connection.send(HandoverLine.done)
+            try connection.expect(HandoverLine.stopped)
+        }
     }
 }
