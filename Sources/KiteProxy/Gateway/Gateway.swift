@@ -189,7 +189,8 @@ package final class Gateway: Service {
             }
             guard sockets.isEmpty else {
                 return try await Listener.listen(
-                    on: sockets, loops: loops, isWaiting: true, configuration: configuration, onEvent: onEvent, onAccept: onAccept)
+                    on: sockets, loops: loops, isWaiting: true, configuration: configuration, onEvent: onEvent,
+                    onAccept: onAccept)
             }
             return try await Listener.bind(
                 to: address, loops: loops, configuration: configuration, onEvent: onEvent, onAccept: onAccept)
