@@ -49,6 +49,32 @@ struct UpgradeTests {
         }
     }
 
+    @Test("A successor that falls silent holds up neither visitors nor a shutdown")
+    func silentSuccessor() async throws {
+        try await withInstallation { installation in
+            let running = try await installation.start("blobs")
+            let silent = try installation.run(
+                Place.python,
+                [
+                    "-c",
+                    """
+                    import socket, sys, time
+                    s = socket.socket(socket.AF_UNIX)
+                    s.connect(sys.argv[1])
+                    s.sendall(b"take 1\\n")
+                    print(s.recv(4096)[:1].decode(), flush=True)
+                    time.sleep(100)
+                    """, installation.directory + "/data/takeover.sock",
+                ])
+            #expect(try await silent.line() == "{")
+            #expect(try await curl(running.url + "10").status == 200)
+            let status = try await deadline(10, "the gateway to end", running.gateway) {
+                try await running.gateway.terminate()
+            }
+            #expect(status == 0)
+        }
+    }
+
     @Test("Without --take-over a second gateway is refused, and the first goes on")
     func secondGateway() async throws {
         try await withInstallation { installation in

@@ -83,8 +83,11 @@ struct HandoverService: Service {
                 logger.notice("Another gateway has taken this one's place")
                 return true
             } catch {
+                door.drop()
                 guard !door.isClosed else { return false }
                 logger.error("Another gateway did not take this one's place", metadata: ["cause": "\(error)"])
+                // Such as the lack of descriptors, which the next attempt would meet at once.
+                do { try await Task.sleep(for: .seconds(1)) } catch { return false }
             }
         }
     }
@@ -117,6 +120,7 @@ private final class HandoverDoor: Sendable {
     /// Tells this socket's file from that of a successor.
     private let file: UInt64
     private let closed = Atomic<Bool>(false)
+    private let current = Mutex<UnixConnection?>(nil)
 
     /// Takes the path's place, whoever had it before.
     init(path: String) throws {
@@ -145,7 +149,7 @@ private final class HandoverDoor: Sendable {
 
     var isClosed: Bool { closed.load(ordering: .acquiring) }
 
-    /// Waits for a connection.
+    /// Waits for a connection. Closing the door ends the last one, too.
     /// - Returns: nil once the door is closed.
     func accept(timeout: Int) throws -> UnixConnection? {
         let accepted = Glibc.accept(descriptor, nil, nil)
@@ -153,13 +157,20 @@ private final class HandoverDoor: Sendable {
             if isClosed { return nil }
             throw UnixSocket.failure("accept")
         }
-        return UnixConnection(adopting: accepted, timeout: timeout)
+        let connection = UnixConnection(adopting: accepted, timeout: timeout)
+        current.withLock { $0 = connection }
+        return connection
     }
+
+    /// Lets the last connection go.
+    func drop() { current.withLock { $0 = nil } }
 
     /// Ends waiting.
     func close() {
         closed.store(true, ordering: .releasing)
         shutdown(descriptor, CInt(SHUT_RDWR))
+        // A successor that says nothing must not hold up a shutdown.
+        current.withLock { $0?.end() }
     }
 
     /// Takes the file away, unless it is another's by now.

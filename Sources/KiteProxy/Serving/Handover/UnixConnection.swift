@@ -38,6 +38,9 @@ final class UnixConnection: Sendable {
         return connection
     }
 
+    /// Ends calls that wait, on whatever thread.
+    func end() { shutdown(descriptor, CInt(SHUT_RDWR)) }
+
     /// Sends bytes, the descriptors beside the first of them.
     /// - Throws: `IOError`.
     func send(_ bytes: [UInt8], descriptors: [CInt] = []) throws {
