@@ -36,8 +36,7 @@ final class KiteTunnels: Service {
         pending = PendingTunnels(limit: options.pendingSessions)
         sessions = TaskPool(limit: options.sessions)
         var sockJS = SockJSOptions()
-        // A message in its frame is longer: quotes and backslashes are doubled there.
-        sockJS.maxMessageBytes = options.messageBytes * 2 + (64 << 10)
+        sockJS.maxMessageBytes = options.messageBytes
         sockJS.maxSessions = options.sessions
         // As Go's proxy, whose clients expect to hear something every 15 s.
         sockJS.heartbeat = .seconds(10)
