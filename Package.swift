@@ -18,7 +18,7 @@ let yaml: Target.Dependency = .product(name: "Yams", package: "Yams")
 let tls: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 
 /// The folders of KiteCore that are targets of their own, below the target that has the library's name.
-let layers = ["Support", "HTTP", "WebSocket", "Dialing", "Dnode", "SockJS", "Tunnel"]
+let layers = ["Support", "HTTP", "HTTP2", "WebSocket", "Dialing", "Dnode", "SockJS", "Tunnel"]
 
 let settings: [SwiftSetting] =
     [
@@ -38,6 +38,8 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.100.0"),
         .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.0"),
+        .package(url: "https://github.com/apple/swift-nio-http2.git", from: "1.46.0"),
+        .package(url: "https://github.com/apple/swift-certificates.git", from: "1.21.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-configuration.git", from: "1.4.0", traits: []),
@@ -56,6 +58,13 @@ let package = Package(
         .target(
             name: "KiteHTTP", dependencies: nio + [logging, "KiteSupport"], path: "Sources/KiteCore/HTTP",
             swiftSettings: settings),
+        .target(
+            name: "KiteHTTP2",
+            dependencies: nio + [
+                .product(name: "NIOHTTP2", package: "swift-nio-http2"),
+                .product(name: "NIOHPACK", package: "swift-nio-http2"), logging, "KiteHTTP", "KiteSupport",
+            ],
+            path: "Sources/KiteCore/HTTP2", swiftSettings: settings),
         .target(
             name: "KiteWebSocket", dependencies: nio + ["CZlib", "KiteHTTP", "KiteSupport"],
             path: "Sources/KiteCore/WebSocket",
@@ -105,10 +114,18 @@ let package = Package(
             ],
             path: "Sources/KiteProxy/EmbeddedKontrol", swiftSettings: settings),
         .target(
+            name: "ACME",
+            dependencies: nio + [
+                "KiteCore", "KiteHTTP", "KiteDialing", "KiteSupport", logging, lifecycle,
+                .product(name: "X509", package: "swift-certificates"),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ],
+            path: "Sources/KiteProxy/ACME", swiftSettings: settings),
+        .target(
             name: "KiteGateway",
             dependencies: nio + [
-                "KiteCore", "KiteHTTP", "KiteWebSocket", "KiteDialing", "KiteSockJS", "KiteDnode", "KiteTunnel",
-                "KiteSupport", tls, logging, lifecycle,
+                "KiteCore", "KiteHTTP", "KiteHTTP2", "KiteWebSocket", "KiteDialing", "KiteSockJS", "KiteDnode",
+                "KiteTunnel", "KiteSupport", tls, logging, lifecycle,
             ],
             path: "Sources/KiteProxy/Gateway",
             resources: [.embedInCode("Browser/kite.js"), .embedInCode("Browser/kite.d.ts")], swiftSettings: settings),
@@ -116,9 +133,9 @@ let package = Package(
             name: "KiteProxy",
             dependencies: nio + [
                 "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", "KiteGateway", "EmbeddedKontrol",
-                "KiteCommand", tls, logging, lifecycle, signals, arguments,
+                "ACME", "KiteCommand", tls, logging, lifecycle, signals, arguments,
             ],
-            path: "Sources/KiteProxy", exclude: ["EmbeddedKontrol", "Gateway"], swiftSettings: settings),
+            path: "Sources/KiteProxy", exclude: ["ACME", "EmbeddedKontrol", "Gateway"], swiftSettings: settings),
 
         // MARK: the agent
         .executableTarget(
@@ -139,6 +156,13 @@ let package = Package(
                 "KiteHTTP", "KiteSupport", .product(name: "NIOHTTP1", package: "swift-nio"),
             ],
             path: "Tests/KiteCore/HTTP", swiftSettings: settings),
+        .testTarget(
+            name: "KiteHTTP2Tests",
+            dependencies: nio + embedded + [
+                "KiteHTTP2", "KiteHTTP", "KiteSupport", .product(name: "NIOHPACK", package: "swift-nio-http2"),
+                .product(name: "NIOHTTP2", package: "swift-nio-http2"),
+            ],
+            path: "Tests/KiteCore/HTTP2", swiftSettings: settings),
         .testTarget(
             name: "KiteWebSocketTests", dependencies: nio + embedded + ["KiteWebSocket", "KiteHTTP", "KiteSupport"],
             path: "Tests/KiteCore/WebSocket", swiftSettings: settings),
@@ -166,6 +190,14 @@ let package = Package(
                 "KiteCore", "KiteHTTP", "KiteDialing", "KiteDnode", "KiteSockJS", "KiteSupport", logging,
             ],
             path: "Tests/KiteCore", exclude: layers, swiftSettings: settings),
+        .testTarget(
+            name: "ACMETests",
+            dependencies: nio + [
+                "ACME", "KiteCore", "KiteHTTP", "KiteDialing", "KiteSupport", logging,
+                .product(name: "X509", package: "swift-certificates"),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ],
+            path: "Tests/KiteProxy/ACME", swiftSettings: settings),
         .testTarget(
             name: "EmbeddedKontrolTests",
             dependencies: nio + [
