@@ -177,8 +177,9 @@ private final class HandoverDoor: Sendable {
     func remove() { if Self.file(path) == file { unlink(path) } }
 
     private static func file(_ path: String) -> UInt64 {
-        var status = stat()
-        return lstat(path, &status) == 0 ? UInt64(status.st_ino) : 0
+        // Not by `stat`: its members cannot be reached where the Swift runtime is linked statically.
+        let attributes = try? FileManager.default.attributesOfItem(atPath: path)
+        return (attributes?[.systemFileNumber] as? NSNumber)?.uint64Value ?? 0
     }
 }
 
