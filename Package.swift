@@ -56,8 +56,9 @@ let package = Package(
             name: "KiteSupport", dependencies: nio + [logging, lifecycle], path: "Sources/KiteCore/Support",
             swiftSettings: settings),
         .target(
-            name: "KiteHTTP", dependencies: nio + [logging, "KiteSupport"], path: "Sources/KiteCore/HTTP",
-            swiftSettings: settings),
+            name: "KiteHTTP",
+            dependencies: nio + [logging, .product(name: "NIOTLS", package: "swift-nio"), "KiteSupport"],
+            path: "Sources/KiteCore/HTTP", swiftSettings: settings),
         .target(
             name: "KiteHTTP2",
             dependencies: nio + [
@@ -167,7 +168,10 @@ let package = Package(
             name: "KiteWebSocketTests", dependencies: nio + embedded + ["KiteWebSocket", "KiteHTTP", "KiteSupport"],
             path: "Tests/KiteCore/WebSocket", swiftSettings: settings),
         .testTarget(
-            name: "KiteDialingTests", dependencies: nio + embedded + ["KiteDialing", "KiteHTTP", tls],
+            name: "KiteDialingTests",
+            dependencies: nio + embedded + [
+                "KiteDialing", "KiteHTTP", tls, .product(name: "NIOTLS", package: "swift-nio"),
+            ],
             path: "Tests/KiteCore/Dialing", swiftSettings: settings),
         .testTarget(
             name: "KiteDnodeTests", dependencies: ["KiteDnode", .product(name: "NIOCore", package: "swift-nio")],

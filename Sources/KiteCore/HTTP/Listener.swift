@@ -26,8 +26,10 @@ public final class Listener: Sendable {
         /// Whether each event loop gets a socket of its own for the port (SO_REUSEPORT), which spreads connections evenly. Other
         /// processes of the same user may bind the port then, too: no for ports that must belong to one listener alone.
         public var sharesPort = true
-        /// Adds TLS (or something else that turns bytes into bytes) to the pipeline of an accepted connection, on its loop.
+        /// Adds TLS to the pipeline of an accepted connection, on its loop. The connection is handed on when the handshake is over.
         public var addSecurity: (@Sendable (any Channel) throws -> Void)?
+        /// How long a TLS handshake may take; the connection is closed then.
+        public var handshakeTimeout = TimeAmount.seconds(10)
 
         /// - Parameter limiter: nil: one of its own, with 100,000 connections in all and 16,384 from one address.
         public init(limiter: ConnectionLimiter? = nil) {
@@ -41,6 +43,8 @@ public final class Listener: Sendable {
         case refused(SocketAddress?, perAddress: Bool)
         /// Accepting failed, such as for lack of file descriptors; it goes on after a pause.
         case acceptFailed(any Error)
+        /// A TLS handshake came to nothing, and the connection was closed; the error is nil when it took too long.
+        case handshakeFailed(SocketAddress?, (any Error)?)
     }
 
     /// Where it listens.
@@ -65,7 +69,8 @@ public final class Listener: Sendable {
     /// Binds and accepts.
     /// - Parameters:
     ///   - address: port 0 lets the system choose; a UNIX socket is served by the first loop only.
-    ///   - onAccept: called on the connection's loop before anything arrives; it must set the transport's delegate.
+    ///   - onAccept: called on the connection's loop before anything arrives; it must set the transport's delegate. With TLS the handshake
+    ///     is over by then.
     ///   - onEvent: called on some loop.
     /// - Throws: `IOError` when the address cannot be bound.
     public static func bind(
@@ -146,13 +151,38 @@ public final class Listener: Sendable {
                         openCount.value.subtract(1, ordering: .relaxed)
                         limiter.leave(admission)
                     }
-                    try configuration.addSecurity?(channel)
-                    let transport = try SocketTransport.install(
-                        on: channel, marks: configuration.waterMarks, isSecure: configuration.addSecurity != nil)
-                    onAccept(transport)
+                    guard let addSecurity = configuration.addSecurity else {
+                        return onAccept(try SocketTransport.install(on: channel, marks: configuration.waterMarks))
+                    }
+                    try addSecurity(channel)
+                    try awaitHandshake(on: channel, configuration, onEvent, onAccept)
                 }
             }
         return isInternet ? bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1) : bootstrap
+    }
+
+    /// Hands the connection on once TLS is set up.
+    private static func awaitHandshake(
+        on channel: any Channel, _ configuration: Configuration, _ onEvent: @escaping @Sendable (Event) -> Void,
+        _ onAccept: @escaping @Sendable (SocketTransport) -> Void
+    ) throws {
+        let handler = HandshakeHandler(timeout: configuration.handshakeTimeout) { handler, outcome in
+            switch outcome {
+            case .completed(let negotiated):
+                do {
+                    let transport = try SocketTransport.install(
+                        on: channel, marks: configuration.waterMarks, isSecure: true)
+                    transport.negotiatedProtocol = negotiated
+                    channel.pipeline.syncOperations.removeHandler(handler, promise: nil)
+                    onAccept(transport)
+                } catch {
+                    channel.close(promise: nil)
+                }
+            case .failed(let error): onEvent(.handshakeFailed(channel.remoteAddress, error))
+            case .timedOut: onEvent(.handshakeFailed(channel.remoteAddress, nil))
+            }
+        }
+        try channel.pipeline.syncOperations.addHandler(handler)
     }
 
     /// Accepts from now on, when ``listen(on:loops:isWaiting:configuration:onEvent:onAccept:)`` was told to wait. Who has connected

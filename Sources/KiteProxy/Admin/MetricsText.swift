@@ -57,6 +57,9 @@ enum MetricsText {
         text.metric(
             "kiteproxy_connections_total", .counter, "Connections accepted from visitors and agents",
             metrics.acceptedConnections)
+        text.metric(
+            "kiteproxy_tls_handshakes_failed_total", .counter, "TLS handshakes that failed or took too long",
+            metrics.failedHandshakes)
         text.metric("kiteproxy_upgrades_open", .gauge, "Open upgraded connections (WebSockets)", metrics.openUpgrades)
         text.metric(
             "kiteproxy_upstream_connections_open", .gauge, "Open connections to direct targets, idle ones included",

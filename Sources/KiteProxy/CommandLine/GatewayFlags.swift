@@ -231,6 +231,8 @@ struct LimitFlags: SettingFlags {
 }
 
 struct TimeFlags: SettingFlags {
+    @Option(name: .customLong("tls-handshake-timeout"), help: help("tls-handshake-timeout"))
+    var tlsHandshakeTimeout: String?
     @Option(name: .customLong("head-timeout"), help: help("head-timeout"))
     var headTimeout: String?
     @Option(name: .customLong("keep-alive-timeout"), help: help("keep-alive-timeout"))
@@ -258,6 +260,7 @@ struct TimeFlags: SettingFlags {
 
     var given: [String: [String]] {
         [
+            "tls-handshake-timeout": one(tlsHandshakeTimeout),
             "head-timeout": one(headTimeout),
             "keep-alive-timeout": one(keepAliveTimeout),
             "connect-timeout": one(connectTimeout),

@@ -76,6 +76,7 @@ extension GatewayConfiguration {
 
     private var timeouts: GatewayOptions.Timeouts {
         var timeouts = GatewayOptions.Timeouts()
+        timeouts.tlsHandshake = settings[GatewaySettings.tlsHandshakeTimeout]
         timeouts.head = settings[GatewaySettings.headTimeout]
         timeouts.keepAlive = settings[GatewaySettings.keepAliveTimeout]
         timeouts.connect = settings[GatewaySettings.connectTimeout]

@@ -233,7 +233,8 @@ enum GatewaySettings {
             .init(
                 "Times",
                 [
-                    AnySetting(headTimeout), AnySetting(keepAliveTimeout), AnySetting(connectTimeout),
+                    AnySetting(tlsHandshakeTimeout), AnySetting(headTimeout), AnySetting(keepAliveTimeout),
+                    AnySetting(connectTimeout),
                     AnySetting(responseTimeout), AnySetting(bodyIdleTimeout), AnySetting(upstreamIdleTimeout),
                     AnySetting(resolvedTime), AnySetting(unresolvedTime), AnySetting(parkTime), AnySetting(drainTime),
                     AnySetting(admissionTime), AnySetting(dialBackTime),

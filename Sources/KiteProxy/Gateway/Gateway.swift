@@ -172,6 +172,7 @@ package final class Gateway: Service {
             guard let context = self.options.tlsContext else {
                 throw GatewayError("a TLS listener needs a certificate and its key")
             }
+            configuration.handshakeTimeout = self.options.timeouts.tlsHandshake
             configuration.addSecurity = {
                 try $0.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
             }

@@ -83,6 +83,8 @@ package struct GatewayOptions: Sendable {
 
     /// How long things may take.
     package struct Timeouts: Sendable, Hashable {
+        /// From a connection's begin to the end of its TLS handshake; then it is closed.
+        package var tlsHandshake = TimeAmount.seconds(10)
         /// Until a request head is complete, from its first byte; then 408.
         package var head = TimeAmount.seconds(10)
         /// Between two requests of a connection.

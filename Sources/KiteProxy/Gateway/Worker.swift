@@ -127,6 +127,10 @@ final class Worker {
         case .acceptFailed(let error):
             cause = "accepting failed"
             detail = "\(error)"
+        case .handshakeFailed(let address, let error):
+            metrics.failedHandshakes &+= 1
+            cause = error == nil ? "no TLS handshake in time" : "TLS handshake failed"
+            detail = "\(address?.ipAddress ?? "-")\(error.map { ": \($0)" } ?? "")"
         }
         guard let suppressed = acceptLog.admit(cause, now: eventLoop.now) else { return }
         settings.logger.warning(

@@ -11,6 +11,8 @@ package struct GatewayMetrics: Sendable, Equatable {
     /// Connections of visitors and agents that are open.
     package var openConnections = 0
     package var acceptedConnections: UInt64 = 0
+    /// TLS handshakes that failed or took too long.
+    package var failedHandshakes: UInt64 = 0
     /// Exchanges that are being answered, upgraded connections not included.
     package var activeRequests = 0
     /// Upgraded connections (WebSockets) that are open.
@@ -89,6 +91,7 @@ extension GatewayMetrics {
         latency.add(other.latency)
         openConnections += other.openConnections
         acceptedConnections &+= other.acceptedConnections
+        failedHandshakes &+= other.failedHandshakes
         activeRequests += other.activeRequests
         openUpgrades += other.openUpgrades
         openStreams += other.openStreams
