@@ -18,7 +18,7 @@ let yaml: Target.Dependency = .product(name: "Yams", package: "Yams")
 let tls: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 
 /// The folders of KiteCore that are targets of their own, below the target that has the library's name.
-let layers = ["Support", "HTTP", "HTTP2", "WebSocket", "Dialing", "Dnode", "SockJS", "Tunnel"]
+let layers = ["Support", "HTTP", "HTTP2", "TLS", "WebSocket", "Dialing", "Dnode", "SockJS", "Tunnel"]
 
 let settings: [SwiftSetting] =
     [
@@ -66,6 +66,13 @@ let package = Package(
                 .product(name: "NIOHPACK", package: "swift-nio-http2"), logging, "KiteHTTP", "KiteSupport",
             ],
             path: "Sources/KiteCore/HTTP2", swiftSettings: settings),
+        .target(
+            name: "KiteTLS",
+            dependencies: nio + [
+                tls, logging, .product(name: "NIOTLS", package: "swift-nio"),
+                .product(name: "Crypto", package: "swift-crypto"), "KiteHTTP", "KiteSupport",
+            ],
+            path: "Sources/KiteCore/TLS", swiftSettings: settings),
         .target(
             name: "KiteWebSocket", dependencies: nio + ["CZlib", "KiteHTTP", "KiteSupport"],
             path: "Sources/KiteCore/WebSocket",
@@ -117,7 +124,7 @@ let package = Package(
         .target(
             name: "ACME",
             dependencies: nio + [
-                "KiteCore", "KiteHTTP", "KiteDialing", "KiteSupport", logging, lifecycle,
+                "KiteCore", "KiteHTTP", "KiteTLS", "KiteDialing", "KiteSupport", logging, lifecycle,
                 .product(name: "X509", package: "swift-certificates"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
@@ -125,7 +132,8 @@ let package = Package(
         .target(
             name: "KiteGateway",
             dependencies: nio + [
-                "KiteCore", "KiteHTTP", "KiteHTTP2", "KiteWebSocket", "KiteDialing", "KiteSockJS", "KiteDnode",
+                "KiteCore", "KiteHTTP", "KiteHTTP2", "KiteTLS", "KiteWebSocket", "KiteDialing", "KiteSockJS",
+                "KiteDnode",
                 "KiteTunnel", "KiteSupport", tls, logging, lifecycle,
             ],
             path: "Sources/KiteProxy/Gateway",
@@ -133,8 +141,8 @@ let package = Package(
         .executableTarget(
             name: "KiteProxy",
             dependencies: nio + [
-                "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteSupport", "KiteGateway", "EmbeddedKontrol",
-                "ACME", "KiteCommand", tls, logging, lifecycle, signals, arguments,
+                "KiteCore", "KiteHTTP", "KiteTLS", "KiteTunnel", "KiteDialing", "KiteSupport", "KiteGateway",
+                "EmbeddedKontrol", "ACME", "KiteCommand", tls, logging, lifecycle, signals, arguments,
             ],
             path: "Sources/KiteProxy", exclude: ["ACME", "EmbeddedKontrol", "Gateway"], swiftSettings: settings),
 
@@ -174,6 +182,12 @@ let package = Package(
             ],
             path: "Tests/KiteCore/Dialing", swiftSettings: settings),
         .testTarget(
+            name: "KiteTLSTests",
+            dependencies: nio + embedded + [
+                "KiteTLS", "KiteHTTP", tls, .product(name: "NIOTLS", package: "swift-nio"),
+            ],
+            path: "Tests/KiteCore/TLS", swiftSettings: settings),
+        .testTarget(
             name: "KiteDnodeTests", dependencies: ["KiteDnode", .product(name: "NIOCore", package: "swift-nio")],
             path: "Tests/KiteCore/Dnode", exclude: ["Fixtures"], swiftSettings: settings),
         .testTarget(
@@ -197,7 +211,7 @@ let package = Package(
         .testTarget(
             name: "ACMETests",
             dependencies: nio + [
-                "ACME", "KiteCore", "KiteHTTP", "KiteDialing", "KiteSupport", logging,
+                "ACME", "KiteCore", "KiteHTTP", "KiteTLS", "KiteDialing", "KiteSupport", logging,
                 .product(name: "X509", package: "swift-certificates"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
