@@ -79,7 +79,7 @@ public final class Listener: Sendable {
     ) async throws -> Listener {
         if case .unixDomainSocket = address {
             let openCount = OpenCount()
-            let channel = try await bootstrap(loops[0], isInternet: false, configuration, openCount, onEvent, onAccept)
+            let channel = try await bootstrap(loops[0], configuration, openCount, onEvent, onAccept)
                 .bind(to: address).get()
             return Listener(address: address, channels: [channel], openCount: openCount, sockets: [])
         }
@@ -113,7 +113,7 @@ public final class Listener: Sendable {
         do {
             for (index, socket) in sockets.enumerated() {
                 let channel = try await bootstrap(
-                    loops[index % loops.count], isInternet: true, configuration, openCount, onEvent, onAccept
+                    loops[index % loops.count], configuration, openCount, onEvent, onAccept
                 ).serverChannelOption(.autoRead, value: !isWaiting).withBoundSocket(socket.duplicate()).get()
                 channels.append(channel)
             }
@@ -125,11 +125,11 @@ public final class Listener: Sendable {
     }
 
     private static func bootstrap(
-        _ loop: any EventLoop, isInternet: Bool, _ configuration: Configuration, _ openCount: OpenCount,
+        _ loop: any EventLoop, _ configuration: Configuration, _ openCount: OpenCount,
         _ onEvent: @escaping @Sendable (Event) -> Void, _ onAccept: @escaping @Sendable (SocketTransport) -> Void
     ) -> ServerBootstrap {
         let limiter = configuration.limiter
-        let bootstrap = ServerBootstrap(group: loop, childGroup: loop)
+        return ServerBootstrap(group: loop, childGroup: loop)
             .serverChannelOption(.backlog, value: configuration.backlog)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -158,7 +158,6 @@ public final class Listener: Sendable {
                     try awaitHandshake(on: channel, configuration, onEvent, onAccept)
                 }
             }
-        return isInternet ? bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1) : bootstrap
     }
 
     /// Hands the connection on once TLS is set up.

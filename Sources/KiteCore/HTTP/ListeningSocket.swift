@@ -22,6 +22,8 @@ public final class ListeningSocket: Sendable {
     public init(adopting descriptor: CInt) throws {
         do {
             address = try Self.address(of: descriptor)
+            // Accepted sockets inherit it, which saves them a system call each.
+            if address.port != nil { try Self.set(CInt(TCP_NODELAY), at: CInt(IPPROTO_TCP), on: descriptor) }
         } catch {
             closeDescriptor(descriptor)
             throw error
@@ -64,9 +66,9 @@ public final class ListeningSocket: Sendable {
     /// The error of the system call that has just failed.
     private static func failure(_ call: String) -> IOError { IOError(errnoCode: errno, reason: call) }
 
-    private static func set(_ option: CInt, on descriptor: CInt) throws {
+    private static func set(_ option: CInt, at level: CInt = SOL_SOCKET, on descriptor: CInt) throws {
         var on: CInt = 1
-        guard setsockopt(descriptor, SOL_SOCKET, option, &on, socklen_t(MemoryLayout<CInt>.size)) == 0 else {
+        guard setsockopt(descriptor, level, option, &on, socklen_t(MemoryLayout<CInt>.size)) == 0 else {
             throw Self.failure("setsockopt")
         }
     }

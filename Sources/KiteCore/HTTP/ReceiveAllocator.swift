@@ -5,8 +5,8 @@ import NIOCore
 struct ReceiveAllocator: RecvByteBufferAllocator {
     private static let smallest = 2048
     private static let largest = 65536
-    /// The channel keeps the first buffer it is given for good, so that one is small.
-    private static let first = 1024
+    /// The channel keeps the first buffer it is given for good, so that one is tiny, and a second read follows at once.
+    private static let first = 16
 
     private var size = Self.first
     private var wasSmall = false

@@ -14,16 +14,6 @@ import Darwin
 ///
 /// Nothing is kept while the connection is at rest: no buffers, no timers, no closures.
 public final class SocketTransport: ByteTransport, LoopFlushable {
-    /// How much may wait before ``isWritable`` turns false (above `high`) and true again (below `low`), in bytes.
-    public struct WaterMarks: Sendable {
-        public var low: Int
-        public var high: Int
-        public init(low: Int = 32 * 1024, high: Int = 64 * 1024) {
-            self.low = max(low, 1)
-            self.high = max(high, self.low)
-        }
-    }
-
     /// How long a closed socket goes on discarding input, so that the peer can read the last bytes we sent: a socket that is closed
     /// with unread input sends a reset, which destroys them (RFC 9112 section 9.6).
     static let lingerTime: TimeAmount = .seconds(2)
@@ -32,38 +22,6 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     var closeTime: TimeAmount = .seconds(30)
     /// Up to how many bytes pieces are put together; copying more costs more than it saves.
     private static let gatheredBytes = 4 * 1024
-
-    private struct Flags: OptionSet {
-        let rawValue: UInt32
-        /// The consumer wants input.
-        static let reading = Flags(rawValue: 1 << 0)
-        /// The channel has been told to stop reading.
-        static let paused = Flags(rawValue: 1 << 1)
-        /// In the flusher's list.
-        static let listed = Flags(rawValue: 1 << 2)
-        static let unflushed = Flags(rawValue: 1 << 3)
-        /// The writability that the consumer knows of.
-        static let toldWritable = Flags(rawValue: 1 << 4)
-        static let owesWritability = Flags(rawValue: 1 << 5)
-        /// closeOutput() or close() was called.
-        static let outputEnding = Flags(rawValue: 1 << 6)
-        /// The end of output is on its way to the channel.
-        static let outputEndSent = Flags(rawValue: 1 << 7)
-        static let outputClosed = Flags(rawValue: 1 << 8)
-        /// The peer has ended its output.
-        static let inputClosed = Flags(rawValue: 1 << 9)
-        static let toldInputClosed = Flags(rawValue: 1 << 10)
-        /// close() was called.
-        static let closing = Flags(rawValue: 1 << 11)
-        /// The consumer's last call is due.
-        static let ended = Flags(rawValue: 1 << 12)
-        static let toldClosed = Flags(rawValue: 1 << 13)
-        static let secure = Flags(rawValue: 1 << 14)
-        /// The connection under TLS is reporting its end of stream.
-        static let bottomEnding = Flags(rawValue: 1 << 15)
-        /// The input ended without the farewell of TLS.
-        static let truncated = Flags(rawValue: 1 << 16)
-    }
 
     /// The channel underneath.
     public let channel: any Channel
@@ -110,7 +68,7 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         eventLoop = channel.eventLoop
         flusher = LoopFlusher.on(channel.eventLoop)
         highWater = marks.high
-        if isSecure { flags.insert(.secure) }
+        if isSecure { flags.insert([.secure, .readsOnce]) }
     }
 
     /// Makes an active channel a transport. Must be called on the channel's loop, before input can arrive.
@@ -122,7 +80,8 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         if let options = channel.syncOptions {
             try options.setOption(.allowRemoteHalfClosure, value: true)
             try options.setOption(.writeBufferWaterMark, value: .init(low: marks.low, high: marks.high))
-            try options.setOption(.maxMessagesPerRead, value: 1)
+            // Of a plain socket a second time at first: see ``ReceiveAllocator``.
+            try options.setOption(.maxMessagesPerRead, value: UInt(isSecure ? 1 : 2))
             if !isSecure { try options.setOption(.recvAllocator, value: ReceiveAllocator()) }
         }
         if isSecure {
@@ -363,8 +322,13 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
 
     // MARK: What the channel reports
 
-    fileprivate func received(_ bytes: ByteBuffer) {
+    func received(_ bytes: ByteBuffer) {
         guard flags.isDisjoint(with: [.closing, .ended]) else { return }
+        guard flags.contains(.readsOnce) else { return beginReading(bytes) }
+        take(bytes)
+    }
+
+    private func take(_ bytes: ByteBuffer) {
         if isDeliverable && held.isEmpty {
             delegate?.transportReceived(bytes)
         } else {
@@ -373,7 +337,24 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         }
     }
 
-    fileprivate func inputEnded() {
+    /// The first read fills a tiny buffer, since the channel keeps that for good; what the second one brings is put to it, and at the
+    /// end of the turn it goes without. From then on the channel reads once at a time: it would keep as many buffers as it reads.
+    private func beginReading(_ bytes: ByteBuffer) {
+        guard flags.contains(.begun) else {
+            flags.insert(.begun)
+            guard bytes.writableBytes == 0, isDeliverable, held.isEmpty else { return take(bytes) }
+            held.append(bytes)
+            return enlist()
+        }
+        flags.insert(.readsOnce)
+        try? channel.syncOptions?.setOption(.maxMessagesPerRead, value: 1)
+        guard !flags.contains(.paused), held.count == 1 else { return take(bytes) }
+        var whole = held.removeLast()
+        whole.writeImmutableBuffer(bytes)
+        take(whole)
+    }
+
+    func inputEnded() {
         guard !flags.contains(.inputClosed) else { return }
         flags.insert(.inputClosed)
         if flags.contains(.ended) { return channel.close(promise: nil) }
@@ -381,7 +362,7 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         if flags.contains(.outputClosed) { channel.close(promise: nil) }
     }
 
-    fileprivate func writabilityChanged() {
+    func writabilityChanged() {
         if channel.isWritable { tellLater() } else { flags.insert(.owesWritability) }
     }
 
@@ -393,18 +374,18 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     /// The connection under TLS ends in an orderly way while `report` runs, so what TLS complains of then is a farewell that it missed
     /// (RFC 8446 section 6.1). What came before is genuine, and whether it is complete is decided by those who know where it should end
     /// (RFC 9112 section 9.8).
-    fileprivate func bottomEnded(_ report: () -> Void) {
+    func bottomEnded(_ report: () -> Void) {
         flags.insert(.bottomEnding)
         report()
         flags.remove(.bottomEnding)
     }
 
-    fileprivate func bottomBecameInactive(_ report: () -> Void) {
+    func bottomBecameInactive(_ report: () -> Void) {
         // The channel closes without reporting the peer's end of stream once ours has been sent.
         if flags.contains(.outputClosed) { bottomEnded(report) } else { report() }
     }
 
-    fileprivate func failed(_ error: any Error) {
+    func failed(_ error: any Error) {
         if flags.contains(.bottomEnding) { return _ = flags.insert(.truncated) }
         broke(error)
     }
@@ -415,7 +396,7 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         channel.close(promise: nil)
     }
 
-    fileprivate func becameInactive() {
+    func becameInactive() {
         deadline?.cancel()
         deadline = nil
         // Once our side has been closed, the channel closes for good at the peer's end of stream without reporting that. Without our end
@@ -423,43 +404,5 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         let isOrderly = flags.contains(.outputEndSent)
         if isOrderly { flags.insert(.inputClosed) }
         end(isOrderly ? nil : TransportError(.reset, "The connection was closed by the peer"))
-    }
-}
-
-/// The place below TLS.
-private final class BottomHandler: ChannelInboundHandler {
-    typealias InboundIn = NIOAny
-
-    private let transport: SocketTransport
-
-    init(_ transport: SocketTransport) { self.transport = transport }
-
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        guard let end = event as? ChannelEvent, end == .inputClosed else {
-            return context.fireUserInboundEventTriggered(event)
-        }
-        transport.bottomEnded { context.fireUserInboundEventTriggered(event) }
-    }
-
-    func channelInactive(context: ChannelHandlerContext) {
-        transport.bottomBecameInactive { context.fireChannelInactive() }
-    }
-}
-
-/// The transport's place in the channel's pipeline.
-private final class SocketTransportHandler: ChannelInboundHandler {
-    typealias InboundIn = ByteBuffer
-
-    private let transport: SocketTransport
-
-    init(_ transport: SocketTransport) { self.transport = transport }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) { transport.received(unwrapInboundIn(data)) }
-    func channelWritabilityChanged(context: ChannelHandlerContext) { transport.writabilityChanged() }
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { transport.failed(error) }
-    func channelInactive(context: ChannelHandlerContext) { transport.becameInactive() }
-
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if let event = event as? ChannelEvent, event == .inputClosed { transport.inputEnded() }
     }
 }
