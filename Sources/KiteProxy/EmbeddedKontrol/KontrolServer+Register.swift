@@ -16,7 +16,7 @@ extension KontrolServer {
                 caller, url: url, credential: credential, kiteKey: text, source: .connection)
         }
         let connection = request.remote.connectionID
-        guard let (beats, beat) = sessions.withLock({ $0.beginHeartbeats(of: caller.id, on: connection) }) else {
+        guard let (beats, beat) = sessions.withLock({ $0.beginHeartbeats(of: caller.path, on: connection) }) else {
             await service.deregister(registered.receipt)
             throw KiteError(.generic, "Too many kites are registered on this connection")
         }

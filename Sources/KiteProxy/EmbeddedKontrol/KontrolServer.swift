@@ -161,7 +161,7 @@ public final class KontrolServer: Sendable {
 
     private func getKey(_ request: KiteRequest) async throws -> String {
         let (_, username, _) = try credential(request)
-        return await service.publicKey(for: request.caller.id, of: username).pem
+        return await service.publicKey(for: request.caller, of: username).pem
     }
 
     private struct RegisterMachineArguments: Decodable {

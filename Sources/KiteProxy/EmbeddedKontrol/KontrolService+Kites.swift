@@ -91,12 +91,16 @@ extension KontrolService {
     }
 
     /// A heartbeat over HTTP.
-    /// - Returns: false when the kite must register again.
+    /// - Returns: false when the kite, or another with its id, must register again.
     package func heartbeat(id: String) async -> Bool {
-        switch await note(registry.heartbeat(id: id, now: options.now())) {
-        case .alive, .store: true
-        case .outdated, .gone, .superseded: false
+        var isKnown = true
+        for beat in registry.heartbeat(id: id, now: options.now()) {
+            switch await note(beat) {
+            case .alive, .store: continue
+            case .outdated, .gone, .superseded: isKnown = false
+            }
         }
+        return isKnown
     }
 
     private func note(_ beat: Registry.Beat) async -> Registry.Beat {
@@ -136,15 +140,19 @@ extension KontrolService {
         return kites
     }
 
-    /// A token for the one kite that a query matches.
+    /// A token for the one kite that a query matches. An id alone may be that of several kites, and clients renew tokens by it: of those it
+    /// is the one that the user has been given a token for already, or else the one that registered last.
     /// - Throws: ``KontrolError`` with `invalidQuery`, `notFound` or `ambiguous`.
     package func token(
         matching query: KontrolQuery, for username: String, isForced: Bool
     ) async throws(KontrolError) -> String {
         try query.validate()
-        let kites = registry.kites(matching: query, limit: 2)
-        guard let kite = kites.first else { throw KontrolError(.notFound, "no kites found") }
-        guard kites.count == 1 else { throw KontrolError(.ambiguous, "query matches more than one kite") }
+        let kites = registry.kites(matching: query, limit: query.isByIDOnly ? options.maximumAnswer : 2)
+        guard let latest = kites.first else { throw KontrolError(.notFound, "no kites found") }
+        guard kites.count == 1 || query.isByIDOnly else {
+            throw KontrolError(.ambiguous, "query matches more than one kite")
+        }
+        let kite = kites.count == 1 ? latest : kites.first { hasToken(username, to: $0) } ?? latest
         return try await token(for: username, to: kite, isForced: isForced)
     }
 
@@ -162,8 +170,11 @@ extension KontrolService {
     // MARK: Keys
 
     /// The public key that the caller should trust. From now on tokens for its kite are signed with that one.
-    package func publicKey(for kiteID: String, of username: String) -> KontrolPublicKey {
-        registry.setKey(ring.active.id, ofKite: kiteID, username: username)
+    /// - Parameter kite: who it says it is; the user is proven.
+    package func publicKey(for kite: KiteIdentity, of username: String) -> KontrolPublicKey {
+        var kite = kite
+        kite.username = username
+        registry.setKey(ring.active.id, ofKite: kite.path)
         return ring.active.publicKey
     }
 
@@ -219,9 +230,12 @@ extension KontrolService: KiteResolver {
         try await kites(matching: query, for: identity.username)
     }
 
-    /// With a token for Kontrol's own user.
+    /// With a token for Kontrol's own user. Where several kites have the id it is the one that registered last.
     public func kite(id: String) async throws -> KontrolKite? {
-        guard !id.isEmpty, id.utf8.count <= RegistrationRules.maximumFieldLength else { return nil }
-        return try await kites(matching: KontrolQuery(id: id)).first
+        guard !id.isEmpty, id.utf8.count <= RegistrationRules.maximumFieldLength,
+            var kite = registry.kites(matching: KontrolQuery(id: id), limit: 1).first
+        else { return nil }
+        kite.token = try await token(for: identity.username, to: kite)
+        return kite
     }
 }

@@ -247,12 +247,8 @@ public actor KontrolService: Service {
     func token(
         for username: String, to kite: KontrolKite, isForced: Bool = false
     ) async throws(KontrolError) -> String {
-        let identity = kite.identity
         let pair = ring.pair(id: kite.keyID)
-        let key = TokenCache.Key(
-            username: username,
-            audience: Audience(username: identity.username, environment: identity.environment, name: identity.name),
-            keyID: pair.id)
+        let key = tokenKey(username, kite, pair)
         let now = options.now()
         if !isForced, let token = tokens[key, now] { return token }
         let token: String
@@ -266,5 +262,18 @@ public actor KontrolService: Service {
         // The leeway at the end is for clocks that differ, not for use.
         tokens.insert(token, for: key, until: now + options.tokenLifetime, now: now)
         return token
+    }
+
+    /// Whether a user was given a token for a kite that is still good.
+    func hasToken(_ username: String, to kite: KontrolKite) -> Bool {
+        tokens[tokenKey(username, kite, ring.pair(id: kite.keyID)), options.now()] != nil
+    }
+
+    private func tokenKey(_ username: String, _ kite: KontrolKite, _ pair: KontrolKeyPair) -> TokenCache.Key {
+        let identity = kite.identity
+        return TokenCache.Key(
+            username: username,
+            audience: Audience(username: identity.username, environment: identity.environment, name: identity.name),
+            keyID: pair.id)
     }
 }

@@ -4,7 +4,7 @@
 struct KontrolSessions {
     private struct Session {
         var watchers: Set<String> = []
-        /// Heartbeat streams by kite id.
+        /// Heartbeat streams by the kite's path.
         var heartbeats: [String: AsyncStream<Void>.Continuation] = [:]
     }
     /// The most watchers, and the most registered kites, of one connection.

@@ -37,7 +37,7 @@ package struct KontrolStore: Sendable {
         return pool
     }
 
-    private static var migrator: DatabaseMigrator {
+    static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()
         migrator.registerMigration("1 kites, users, key pairs, settings") { database in
             try database.execute(
@@ -63,6 +63,26 @@ package struct KontrolStore: Sendable {
                         digest TEXT PRIMARY KEY NOT NULL, username TEXT NOT NULL, expires_at INTEGER NOT NULL
                     ) WITHOUT ROWID;
                     CREATE TABLE settings (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
+                    """)
+        }
+        migrator.registerMigration("2 kites by their path") { database in
+            // Kites that were given their kite key's id share it.
+            try database.execute(
+                sql: """
+                    CREATE TABLE kites_by_path (
+                        path TEXT PRIMARY KEY NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL,
+                        username TEXT NOT NULL, environment TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+                        region TEXT NOT NULL, hostname TEXT NOT NULL, url TEXT NOT NULL, key_id TEXT NOT NULL,
+                        stored_at INTEGER NOT NULL
+                    ) WITHOUT ROWID;
+                    INSERT INTO kites_by_path
+                        SELECT '/' || username || '/' || environment || '/' || name || '/' || version || '/' || region
+                            || '/' || hostname || '/' || id,
+                            id, number, username, environment, name, version, region, hostname, url, key_id, stored_at
+                        FROM kites;
+                    DROP TABLE kites;
+                    ALTER TABLE kites_by_path RENAME TO kites;
+                    CREATE INDEX kites_stored_at ON kites (stored_at);
                     """)
         }
         return migrator
@@ -115,16 +135,15 @@ extension KontrolStore {
         let (kite, identity) = (stored.kite, stored.kite.identity)
         try database.execute(
             sql: """
-                INSERT INTO kites (id, number, username, environment, name, version, region, hostname, url, key_id, stored_at)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                ON CONFLICT (id) DO UPDATE SET number = excluded.number, username = excluded.username,
-                    environment = excluded.environment, name = excluded.name, version = excluded.version,
-                    region = excluded.region, hostname = excluded.hostname, url = excluded.url,
+                INSERT INTO kites (path, id, number, username, environment, name, version, region, hostname, url, key_id, stored_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                ON CONFLICT (path) DO UPDATE SET number = excluded.number, url = excluded.url,
                     key_id = excluded.key_id, stored_at = excluded.stored_at
                 WHERE excluded.number >= kites.number
                 """,
             arguments: [
-                identity.id, Int64(clamping: stored.number), identity.username, identity.environment, identity.name,
+                identity.path, identity.id, Int64(clamping: stored.number), identity.username, identity.environment,
+                identity.name,
                 identity.version, identity.region, identity.hostname, kite.url, kite.keyID, stored.storedAt,
             ])
     }
@@ -135,8 +154,8 @@ extension KontrolStore {
         try await write { database in
             for receipt in receipts {
                 try database.execute(
-                    sql: "DELETE FROM kites WHERE id = ? AND number <= ?",
-                    arguments: [receipt.id, Int64(clamping: receipt.number)])
+                    sql: "DELETE FROM kites WHERE path = ? AND number <= ?",
+                    arguments: [receipt.path, Int64(clamping: receipt.number)])
             }
         }
     }

@@ -18,7 +18,8 @@ package struct Registry {
     /// Names one registration. A later one of the same kite has a higher number, and what the earlier one's connection does no
     /// longer matters.
     package struct Receipt: Sendable, Hashable {
-        package let id: String
+        /// ``KiteIdentity/path``: kites that were given their kite key's id share it, so that an id alone names no kite.
+        package let path: String
         package let number: UInt64
     }
 
@@ -80,15 +81,23 @@ package struct Registry {
     }
 
     package let limits: Limits
+    /// By ``KiteIdentity/path``.
     private var registrations: [String: Registration] = [:]
-    private var idsByUser: [String: Set<String>] = [:]
+    private var pathsByUser: [String: Set<String>] = [:]
+    private var pathsByID: [String: Set<String>] = [:]
     private var lastNumber: UInt64 = 0
 
     package init(limits: Limits = Limits()) { self.limits = limits }
 
     package var count: Int { registrations.count }
 
-    package subscript(id id: String) -> Registration? { registrations[id] }
+    /// The registration of a kite's path.
+    package subscript(path path: String) -> Registration? { registrations[path] }
+
+    /// The registrations with an id, the latest first.
+    package func registrations(id: String) -> [Registration] {
+        (pathsByID[id] ?? []).compactMap { registrations[$0] }.sorted { $0.receipt.number > $1.receipt.number }
+    }
 
     // MARK: Coming and going
 
@@ -98,53 +107,61 @@ package struct Registry {
         _ kite: KontrolKite, source: Source, now: Int64
     ) throws(KontrolError) -> (registration: Registration, changes: [Change]) {
         let identity = kite.identity
+        let path = identity.path
         var changes: [Change] = [.registered(kite)]
-        if let old = registrations[identity.id] {
-            guard old.kite.identity.username == identity.username else {
-                throw KontrolError(.forbidden, "The kite id \(identity.id) is registered by another user")
-            }
-            if old.kite.identity == identity {
-                if old.kite.url == kite.url { changes = [] }
-            } else {
-                changes.insert(.deregistered(old.kite), at: 0)
-            }
+        if let other = pathsByID[identity.id]?.first, registrations[other]?.kite.identity.username != identity.username
+        {
+            throw KontrolError(.forbidden, "The kite id \(identity.id) is registered by another user")
+        }
+        if let old = registrations[path] {
+            if old.kite.url == kite.url { changes = [] }
         } else {
             guard registrations.count < limits.maximumKites,
-                idsByUser[identity.username]?.count ?? 0 < limits.maximumKitesPerUser
+                pathsByUser[identity.username]?.count ?? 0 < limits.maximumKitesPerUser
             else { throw KontrolError(.forbidden, "Too many kites are registered") }
         }
         lastNumber += 1
         let registration = Registration(
-            kite: kite, receipt: Receipt(id: identity.id, number: lastNumber), source: source,
+            kite: kite, receipt: Receipt(path: path, number: lastNumber), source: source,
             deadline: source == .process ? .max : now + limits.heartbeatTimeout, storedAt: now)
-        registrations[identity.id] = registration
-        idsByUser[identity.username, default: []].insert(identity.id)
+        enter(registration)
         return (registration, changes)
+    }
+
+    private mutating func enter(_ registration: Registration) {
+        let (identity, path) = (registration.kite.identity, registration.receipt.path)
+        registrations[path] = registration
+        pathsByUser[identity.username, default: []].insert(path)
+        pathsByID[identity.id, default: []].insert(path)
     }
 
     /// Takes up what storage held before a restart.
     package mutating func restore(_ kite: KontrolKite, number: UInt64, storedAt: Int64, now: Int64) {
         lastNumber = max(lastNumber, number)
-        guard registrations[kite.identity.id] == nil, now < storedAt + limits.storedLifetime, storedAt <= now + 60,
+        let path = kite.identity.path
+        guard registrations[path] == nil, now < storedAt + limits.storedLifetime, storedAt <= now + 60,
             registrations.count < limits.maximumKites
         else { return }
-        registrations[kite.identity.id] = Registration(
-            kite: kite, receipt: Receipt(id: kite.identity.id, number: number), source: .storage,
-            deadline: storedAt + limits.storedLifetime, storedAt: storedAt)
-        idsByUser[kite.identity.username, default: []].insert(kite.identity.id)
+        enter(
+            Registration(
+                kite: kite, receipt: Receipt(path: path, number: number), source: .storage,
+                deadline: storedAt + limits.storedLifetime, storedAt: storedAt))
     }
 
     /// A heartbeat over the connection on which a kite registered.
     package mutating func heartbeat(_ receipt: Receipt, now: Int64) -> Beat {
-        guard let registration = registrations[receipt.id] else { return .gone }
+        guard let registration = registrations[receipt.path] else { return .gone }
         guard registration.receipt == receipt else { return .superseded }
         return registration.isOutdated ? .outdated : alive(registration, now: now)
     }
 
-    /// A heartbeat over HTTP. It proves nothing about its sender, so it keeps only registrations alive that were made over HTTP.
-    package mutating func heartbeat(id: String, now: Int64) -> Beat {
-        guard let registration = registrations[id], registration.source == .http else { return .gone }
-        return registration.isOutdated ? .outdated : alive(registration, now: now)
+    /// A heartbeat over HTTP. It proves nothing about its sender, so it keeps only registrations alive that were made over HTTP; it names
+    /// no more than an id, so it is one of each kite that has it.
+    /// - Returns: one for each of them, at least one.
+    package mutating func heartbeat(id: String, now: Int64) -> [Beat] {
+        let beating = registrations(id: id).filter { $0.source == .http }
+        guard !beating.isEmpty else { return [.gone] }
+        return beating.map { $0.isOutdated ? .outdated : alive($0, now: now) }
     }
 
     private mutating func alive(_ registration: Registration, now: Int64) -> Beat {
@@ -152,21 +169,21 @@ package struct Registry {
         registration.deadline = max(registration.deadline, now + limits.heartbeatTimeout)
         let isDue = now - registration.storedAt >= limits.storeInterval
         if isDue { registration.storedAt = now }
-        registrations[registration.receipt.id] = registration
+        registrations[registration.receipt.path] = registration
         return isDue ? .store(registration) : .alive
     }
 
     /// The connection of a registration ended.
     package mutating func disconnected(_ receipt: Receipt, now: Int64) {
-        guard var registration = registrations[receipt.id], registration.receipt == receipt else { return }
+        guard var registration = registrations[receipt.path], registration.receipt == receipt else { return }
         registration.isConnected = false
         registration.deadline = min(registration.deadline, now + limits.disconnectGrace)
-        registrations[receipt.id] = registration
+        registrations[receipt.path] = registration
     }
 
     /// Takes a registration back, unless a later one has replaced it.
     package mutating func deregister(_ receipt: Receipt) -> Registration? {
-        guard let registration = registrations[receipt.id], registration.receipt == receipt else { return nil }
+        guard let registration = registrations[receipt.path], registration.receipt == receipt else { return nil }
         remove(registration)
         return registration
     }
@@ -179,31 +196,33 @@ package struct Registry {
     }
 
     private mutating func remove(_ registration: Registration) {
-        let identity = registration.kite.identity
-        registrations[identity.id] = nil
-        idsByUser[identity.username]?.remove(identity.id)
-        if idsByUser[identity.username]?.isEmpty == true { idsByUser[identity.username] = nil }
+        let (identity, path) = (registration.kite.identity, registration.receipt.path)
+        registrations[path] = nil
+        Self.remove(path, from: &pathsByUser, at: identity.username)
+        Self.remove(path, from: &pathsByID, at: identity.id)
     }
 
-    /// Notes which key pair signs tokens for a kite, if it is this user's.
-    package mutating func setKey(_ keyID: String, ofKite id: String, username: String) {
-        guard registrations[id]?.kite.identity.username == username else { return }
-        registrations[id]?.kite.keyID = keyID
+    private static func remove(_ path: String, from index: inout [String: Set<String>], at key: String) {
+        index[key]?.remove(path)
+        if index[key]?.isEmpty == true { index[key] = nil }
     }
+
+    /// Notes which key pair signs tokens for a kite, by its path.
+    package mutating func setKey(_ keyID: String, ofKite path: String) { registrations[path]?.kite.keyID = keyID }
 
     /// Other key pairs are in use. Kites of this process go over to the active one at once. All others that know another must
     /// register again, to be told; those whose pair is not accepted any more are dropped.
     /// - Returns: what was dropped.
     package mutating func keysChanged(active: String, retired: Set<String>) -> [Registration] {
         var dropped: [Registration] = []
-        for (id, registration) in registrations {
+        for (path, registration) in registrations {
             let keyID = registration.kite.keyID
             if keyID == active {
-                registrations[id]?.isOutdated = false
+                registrations[path]?.isOutdated = false
             } else if registration.source == .process {
-                registrations[id]?.kite.keyID = active
+                registrations[path]?.kite.keyID = active
             } else if retired.contains(keyID) {
-                registrations[id]?.isOutdated = true
+                registrations[path]?.isOutdated = true
             } else {
                 dropped.append(registration)
             }
@@ -214,8 +233,8 @@ package struct Registry {
 
     /// The registration must be renewed at the kite's next heartbeat.
     package mutating func setOutdated(_ receipt: Receipt) {
-        guard registrations[receipt.id]?.receipt == receipt else { return }
-        registrations[receipt.id]?.isOutdated = true
+        guard registrations[receipt.path]?.receipt == receipt else { return }
+        registrations[receipt.path]?.isOutdated = true
     }
 
     // MARK: Looking up
@@ -235,15 +254,15 @@ package struct Registry {
         return (staying, leaving)
     }
 
-    /// The kites that a valid query matches, at most `limit`, in no particular order.
+    /// The kites that a valid query matches, at most `limit`: those with an id from the latest to the oldest, others in no particular order.
     package func kites(matching query: KontrolQuery, limit: Int) -> [KontrolKite] {
         if !query.id.isEmpty {
-            guard let kite = registrations[query.id]?.kite, query.matches(kite.identity) else { return [] }
-            return [kite]
+            return Array(
+                registrations(id: query.id).lazy.map(\.kite).filter { query.matches($0.identity) }.prefix(limit))
         }
         var found: [KontrolKite] = []
-        for id in idsByUser[query.username] ?? [] {
-            guard let kite = registrations[id]?.kite, query.matches(kite.identity) else { continue }
+        for path in pathsByUser[query.username] ?? [] {
+            guard let kite = registrations[path]?.kite, query.matches(kite.identity) else { continue }
             found.append(kite)
             if found.count >= limit { break }
         }

@@ -65,7 +65,10 @@ package final class Gateway: Service {
             connections: options.limits.connections, connectionsPerAddress: options.limits.connectionsPerAddress
         ) { address in trusted.contains { $0.contains(address) } }
         kiteTunnels = KiteTunnels(
-            options: options.kiteTunnels, parkingTime: options.parking.time, authenticator: visitors, logger: logger)
+            options: options.kiteTunnels, parkingTime: options.parking.time,
+            names: KiteTunnelBook.Naming(
+                username: options.kontrolUsername, environment: options.kontrolEnvironment),
+            authenticator: visitors, logger: logger)
         board = RouteBoard(
             options: options, claims: claims, resolver: resolver, kiteTunnels: kiteTunnels.book, logger: logger)
         self.logger = logger

@@ -121,10 +121,11 @@ struct KontrolClientTests {
             try await running([kontrol], [{ try await registration.run() }]) {
                 for round in 1...3 {
                     try await eventually { registrations.withLock { $0 } >= round }
-                    let number = await world.service.registry[id: "id-of-math"]?.receipt.number
+                    let number = await world.service.registry.registrations(id: "id-of-math").first?.receipt.number
                     for remote in world.server.kite.connections { remote.close() }
                     try await eventually {
-                        await world.service.registry[id: "id-of-math"]?.receipt.number ?? 0 > number ?? 0
+                        await world.service.registry.registrations(id: "id-of-math").first?.receipt.number ?? 0 > number
+                            ?? 0
                     }
                 }
             }
@@ -214,13 +215,13 @@ struct KontrolClientTests {
                 try await eventually { received.withLock { $0.count } == 1 }
                 try await eventually { registrations.withLock { $0 } == 2 }
                 #expect(try kontrol.key.kontrolPublicKey() == second.publicKey)
-                #expect(await world.service.registry[id: "id-of-math"]?.kite.keyID == second.id)
+                #expect(await world.service.registry.registrations(id: "id-of-math").first?.kite.keyID == second.id)
                 // And it is left in peace from then on, also when the old pair goes.
                 let keys = try await KontrolKeys(dataDirectory: world.directory)
                 #expect(try await keys.remove(keyPair: Keys.first.id))
                 keys.close()
                 await world.service.reloadKeys()
-                let receipt = try #require(await world.service.registry[id: "id-of-math"]?.receipt)
+                let receipt = try #require(await world.service.registry.registrations(id: "id-of-math").first?.receipt)
                 #expect(await world.service.heartbeat(receipt) == .alive)
                 #expect(received.withLock { $0.count } == 1)
             }

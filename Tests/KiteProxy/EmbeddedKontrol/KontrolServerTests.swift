@@ -128,7 +128,7 @@ struct KontrolServerTests {
                 let beat = #"{"method":\#(ping.key),"arguments":[],"callbacks":{}}"#
                 try await channel.send(beat)
                 let limit = clock.now + 30
-                try await eventually { await service.registry[id: Self.math.id]?.deadline == limit }
+                try await eventually { await service.registry.registrations(id: Self.math.id).first?.deadline == limit }
                 await service.expire()
             }
             #expect(await service.kiteCount == 1)

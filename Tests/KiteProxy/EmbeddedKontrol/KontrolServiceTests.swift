@@ -347,16 +347,36 @@ struct KontrolServiceTests {
         }
     }
 
+    @Test func kitesThatShareAnIdAreFoundAndCalledEach() async throws {
+        try await withService { service, _, _ in
+            let (math, files) = (identity("math", id: "of-the-key"), identity("files", id: "of-the-key"))
+            try await service.enter(math)
+            try await service.enter(files, url: "http://127.0.0.1:7001/kite")
+            let found = try await service.kites(matching: KontrolQuery(id: "of-the-key"), for: "ann")
+            #expect(Set(found.map(\.identity)) == [math, files])
+            #expect(try await service.kite(id: "of-the-key")?.identity == files)
+            // Who has a token for one of them renews that one; anybody else gets one for the latest.
+            _ = try await service.kites(
+                matching: KontrolQuery(username: "kontrol", environment: "dev", name: "math"), for: "bob")
+            func byID(_ user: String) async throws -> String? {
+                try audience(
+                    try await service.token(matching: KontrolQuery(id: "of-the-key"), for: user, isForced: true))
+            }
+            #expect(try await byID("bob") == "/kontrol/dev/math")
+            #expect(try await byID("cid") == "/kontrol/dev/files")
+        }
+    }
+
     @Test func askingForTheKeyMovesAKiteToIt() async throws {
         try await withService { service, _, directory in
             let (first, second) = (try await Keys.first.publicKey, try await Keys.second.publicKey)
             try await service.enter(identity("old"))
             try await prepare(directory, with: Keys.second)
             await service.reloadKeys()
-            #expect(await service.publicKey(for: "id-of-old", of: "eve") == second)
+            #expect(await service.publicKey(for: identity("old"), of: "eve") == second)
             let unmoved = try #require(try await service.kite(id: "id-of-old"))
             #expect(try service.verifier.verify(token: unmoved.token).key == first)
-            _ = await service.publicKey(for: "id-of-old", of: "kontrol")
+            _ = await service.publicKey(for: identity("old", user: "anything"), of: "kontrol")
             let moved = try #require(try await service.kite(id: "id-of-old"))
             #expect(try service.verifier.verify(token: moved.token).key == second)
         }

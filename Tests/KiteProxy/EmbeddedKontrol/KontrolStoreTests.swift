@@ -1,4 +1,5 @@
 import Foundation
+import GRDB
 import KiteCore
 import Testing
 
@@ -36,10 +37,46 @@ struct KontrolStoreTests {
         try await withStore { store, _ in
             try await store.save([.init(kite: kite("a", url: "http://new/kite"), number: 2, storedAt: 100)])
             try await store.save([.init(kite: kite("a", url: "http://old/kite"), number: 1, storedAt: 101)])
-            try await store.remove([.init(id: "id-of-a", number: 1)])
+            try await store.remove([.init(path: identity("a").path, number: 1)])
             #expect(try await store.kites(storedSince: 0).map(\.kite.url) == ["http://new/kite"])
-            try await store.remove([.init(id: "id-of-a", number: 2)])
+            try await store.remove([.init(path: identity("a").path, number: 2)])
             #expect(try await store.kites(storedSince: 0).isEmpty)
+        }
+    }
+
+    @Test func kitesThatShareAnIdAreKeptBoth() async throws {
+        try await withStore { store, _ in
+            var other = kite("b")
+            other.identity.id = "id-of-a"
+            try await store.save([
+                .init(kite: kite("a"), number: 1, storedAt: 100), .init(kite: other, number: 2, storedAt: 100),
+            ])
+            try await store.remove([.init(path: other.identity.path, number: 2)])
+            #expect(try await store.kites(storedSince: 0).map(\.kite) == [kite("a")])
+        }
+    }
+
+    @Test func aDatabaseOfBeforeKeepsItsKites() async throws {
+        try await withTemporaryDirectory { directory in
+            let path = directory + "/kontrol.sqlite"
+            let old = try DatabaseQueue(path: path)
+            try KontrolStore.migrator.migrate(old, upTo: "1 kites, users, key pairs, settings")
+            try await old.write { database in
+                try database.execute(
+                    sql: """
+                        INSERT INTO kites VALUES ('id-of-a', 7, 'kontrol', 'dev', 'a', '1.0.0', 'lo', 'vm', 'http://a/kite', 'k', 100);
+                        INSERT INTO users VALUES ('ann', 5);
+                        """)
+            }
+            try old.close()
+            let store = try await KontrolStore(path: path)
+            #expect(try await store.isUser("ann"))
+            // Under its path: an older registration does not undo it, a newer one replaces it.
+            try await store.save([.init(kite: kite("a", url: "http://old/kite"), number: 6, storedAt: 101)])
+            #expect(try await store.kites(storedSince: 0) == [.init(kite: kite("a"), number: 7, storedAt: 100)])
+            try await store.remove([.init(path: identity("a").path, number: 7)])
+            #expect(try await store.kites(storedSince: 0).isEmpty)
+            try store.close()
         }
     }
 

@@ -43,7 +43,7 @@ struct RegistryTests {
         #expect(registry.deregister(old) == nil)
         #expect(registry.heartbeat(old, now: 102) == .superseded)
         #expect(registry.expire(now: 130).isEmpty)
-        #expect(registry[id: "id-of-a"]?.kite.url == "http://b/kite")
+        #expect(registry.registrations(id: "id-of-a").first?.kite.url == "http://b/kite")
         registry.disconnected(new, now: 110)
         #expect(registry.expire(now: 114).isEmpty)
         #expect(registry.expire(now: 115).map(\.receipt) == [new])
@@ -66,7 +66,7 @@ struct RegistryTests {
         #expect(throws: KontrolError.self) {
             try registry.register(self.kite("a", id: "1", user: "eve"), source: .connection, now: 101)
         }
-        #expect(registry[id: "1"]?.kite == mine)
+        #expect(registry.registrations(id: "1").first?.kite == mine)
         #expect(registry.expire(now: 130).count == 1)
         #expect(
             try registry.register(kite("a", id: "1", user: "eve"), source: .connection, now: 131).changes.count == 1)
@@ -76,9 +76,9 @@ struct RegistryTests {
         var registry = Registry()
         _ = try registry.register(kite("a"), source: .http, now: 100)
         _ = try registry.register(kite("b"), source: .connection, now: 100)
-        #expect(registry.heartbeat(id: "id-of-a", now: 120) == .alive)
-        #expect(registry.heartbeat(id: "id-of-b", now: 120) == .gone)
-        #expect(registry.heartbeat(id: "nobody", now: 120) == .gone)
+        #expect(registry.heartbeat(id: "id-of-a", now: 120) == [.alive])
+        #expect(registry.heartbeat(id: "id-of-b", now: 120) == [.gone])
+        #expect(registry.heartbeat(id: "nobody", now: 120) == [.gone])
         #expect(registry.expire(now: 130).map(\.kite.identity.name) == ["b"])
         #expect(registry.expire(now: 150).map(\.kite.identity.name) == ["a"])
     }
@@ -89,7 +89,7 @@ struct RegistryTests {
         registry.restore(kite("old"), number: 3, storedAt: 60, now: 150)
         registry.restore(kite("future"), number: 3, storedAt: 1000, now: 150)
         #expect(registry.count == 1)
-        #expect(registry.heartbeat(id: "id-of-a", now: 151) == .gone)
+        #expect(registry.heartbeat(id: "id-of-a", now: 151) == [.gone])
         #expect(registry.parting().staying.isEmpty && registry.parting().leaving.isEmpty)
         #expect(registry.expire(now: 189).isEmpty)
         let back = try registry.register(kite("a"), source: .http, now: 189).registration
@@ -98,12 +98,30 @@ struct RegistryTests {
         #expect(registry.parting().staying == [back])
     }
 
-    @Test func aChangedIdentityGoesBeforeItComes() throws {
+    @Test func kitesThatShareAnIdDoNotReplaceEachOther() throws {
         var registry = Registry()
-        _ = try registry.register(kite("a", id: "1"), source: .http, now: 100)
-        let changes = try registry.register(kite("b", id: "1"), source: .http, now: 101).changes
-        #expect(changes == [.deregistered(kite("a", id: "1")), .registered(kite("b", id: "1"))])
-        #expect(registry.count == 1)
+        let (a, b) = (kite("a", id: "1"), kite("b", id: "1", url: "http://b/kite"))
+        let first = try registry.register(a, source: .http, now: 100).registration.receipt
+        #expect(try registry.register(b, source: .http, now: 101).changes == [.registered(b)])
+        #expect(registry.count == 2)
+        #expect(registry.registrations(id: "1").map(\.kite) == [b, a])
+        #expect(registry.kites(matching: KontrolQuery(id: "1"), limit: 9) == [b, a])
+        #expect(registry.kites(matching: KontrolQuery(id: "1"), limit: 1) == [b])
+        var query = KontrolQuery(username: "kontrol", environment: "dev", name: "a")
+        #expect(registry.kites(matching: query, limit: 9) == [a])
+        query.name = "b"
+        query.id = "1"
+        #expect(registry.kites(matching: query, limit: 9) == [b])
+        // One that beats by its id alone keeps both.
+        #expect(registry.heartbeat(id: "1", now: 129) == [.alive, .alive])
+        #expect(registry.expire(now: 140).isEmpty)
+        registry.setKey("new", ofKite: a.identity.path)
+        #expect(registry.registrations(id: "1").map(\.kite.keyID) == ["k", "new"])
+        #expect(registry.deregister(first)?.kite.identity == a.identity)
+        #expect(registry.registrations(id: "1").map(\.kite) == [b])
+        #expect(throws: KontrolError.self) {
+            try registry.register(self.kite("c", id: "1", user: "eve"), source: .http, now: 141)
+        }
     }
 
     @Test func numbersAreBounded() throws {
@@ -157,10 +175,10 @@ struct RegistryTests {
         _ = try registry.register(kite("own", "0"), source: .process, now: 0)
         #expect(registry.keysChanged(active: "2", retired: ["1"]).map(\.receipt) == [gone])
         #expect(registry.heartbeat(old, now: 10) == .outdated)
-        #expect(registry.heartbeat(id: "id-of-http", now: 10) == .outdated)
+        #expect(registry.heartbeat(id: "id-of-http", now: 10) == [.outdated])
         #expect(registry.heartbeat(new, now: 10) == .alive)
         #expect(registry.heartbeat(gone, now: 10) == .gone)
-        #expect(registry[id: "id-of-own"]?.kite.keyID == "2")
+        #expect(registry.registrations(id: "id-of-own").first?.kite.keyID == "2")
         // Only what registers again counts: those that do not are dropped in time.
         #expect(registry.expire(now: 30).map(\.kite.identity.name).sorted() == ["http", "old"])
         let back = try registry.register(kite("old", "2"), source: .connection, now: 31).registration.receipt
@@ -175,11 +193,9 @@ struct RegistryTests {
     @Test func keysChangeOnlyForTheirUser() throws {
         var registry = Registry()
         _ = try registry.register(kite("a"), source: .http, now: 0)
-        registry.setKey("new", ofKite: "id-of-a", username: "eve")
-        #expect(registry[id: "id-of-a"]?.kite.keyID == "k")
-        registry.setKey("new", ofKite: "id-of-a", username: "kontrol")
-        #expect(registry[id: "id-of-a"]?.kite.keyID == "new")
-        registry.setKey("new", ofKite: "nobody", username: "kontrol")
+        registry.setKey("new", ofKite: identity("a").path)
+        #expect(registry.registrations(id: "id-of-a").first?.kite.keyID == "new")
+        registry.setKey("new", ofKite: identity("a", user: "eve").path)
         #expect(registry.count == 1)
     }
 
@@ -205,14 +221,16 @@ struct RegistryTests {
                 }
             case 2:
                 guard let receipt = receipts.randomElement(using: &random) else { continue }
+                let id = String(receipt.path.split(separator: "/").last ?? "")
                 registry.disconnected(receipt, now: now)
-                if let entry = model[receipt.id], entry.number == receipt.number {
-                    model[receipt.id]?.deadline = min(entry.deadline, now + 5)
+                if let entry = model[id], entry.number == receipt.number {
+                    model[id]?.deadline = min(entry.deadline, now + 5)
                 }
             default:
                 guard let receipt = receipts.randomElement(using: &random) else { continue }
+                let id = String(receipt.path.split(separator: "/").last ?? "")
                 _ = registry.deregister(receipt)
-                if model[receipt.id]?.number == receipt.number { model[receipt.id] = nil }
+                if model[id]?.number == receipt.number { model[id] = nil }
             }
             #expect(registry.count == model.count)
             for user in ["u0", "u1", "u2"] {

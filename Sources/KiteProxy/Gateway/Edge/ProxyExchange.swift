@@ -1,6 +1,6 @@
 /// The life of a request: from the visitor's exchange to a route's upstream and back.
 ///
-/// 1. ``begin(_:origin:key:droppedPathBytes:byHost:)``: find the route; a miss asks Kontrol.
+/// 1. ``begin(_:origin:key:route:droppedPathBytes:byHost:)``: where there is no route, Kontrol is asked.
 /// 2. `proceed`: choose an upstream; none that is connected: wait for one (parking).
 /// 3. `connect`: take an idle connection to it or open one.
 /// 4. `send`: the head, written anew; then the body, as it comes.
@@ -54,7 +54,11 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
 
     // MARK: 1. The route
 
-    func begin(_ exchange: any Exchange, origin: ForwardedOrigin, key: RouteKey, droppedPathBytes: Int, byHost: Bool) {
+    /// - Parameter found: the route of `key` on this event loop.
+    func begin(
+        _ exchange: any Exchange, origin: ForwardedOrigin, key: RouteKey, route found: Route?, droppedPathBytes: Int,
+        byHost: Bool
+    ) {
         self.exchange = exchange
         self.origin = origin
         self.key = key
@@ -64,8 +68,8 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         worker.metrics.activeRequests += 1
         exchange.handler = self
         if exchange.request.bodyLength != .none { exchange.setReading(false) }
-        if let route = worker.routes.find(asWritten: key) {
-            proceed(on: route)
+        if let found {
+            proceed(on: found)
         } else {
             stage = .resolving
             worker.resolution.resolve(key, for: self, generation)

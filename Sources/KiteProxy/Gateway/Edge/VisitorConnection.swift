@@ -34,8 +34,13 @@ final class VisitorConnection: ExchangeAcceptor {
                 return worker.refuse(
                     exchange, .malformed, Refusal(400, "Max-Forwards is no single number."), route: key)
             }
+            let route = worker.routes.find(asWritten: key)
+            if !byHost, let target = dialBackTarget(key, route, head.target, dropped) {
+                return worker.settings.kiteTunnels.serveVisitor(exchange, target, worker: worker)
+            }
             let proxied = worker.takeExchange()
-            proxied.begin(exchange, origin: origin, key: key, droppedPathBytes: dropped, byHost: byHost)
+            proxied.begin(
+                exchange, origin: origin, key: key, route: route, droppedPathBytes: dropped, byHost: byHost)
         case .door: worker.door.accept(exchange)
         case .kite:
             guard let kite = worker.kite else { return refuseUnknown(exchange) }
@@ -51,6 +56,22 @@ final class VisitorConnection: ExchangeAcceptor {
                     exchange, .methodNotAllowed, Refusal(405, "Use GET here."), fields: ["Allow": "GET, HEAD"])
             }
         case .nowhere: refuseUnknown(exchange)
+        }
+    }
+
+    /// A kite that dials back, when that is what a path means: what an agent or a registration has brought comes first, Kontrol's word
+    /// last.
+    private func dialBackTarget(
+        _ key: RouteKey, _ route: Route?, _ target: ByteBuffer, _ dropped: Int
+    ) -> KiteSessionTarget? {
+        if let route, route.spec.kind != .kontrol { return nil }
+        let book = worker.settings.kiteTunnels.book
+        guard book.isUsed else { return nil }
+        switch book.presence(of: key) {
+        case .serving: return KiteSessionTarget(key, in: target, droppedPathBytes: dropped)
+        case .away where route?.isServing != true:
+            return KiteSessionTarget(key, in: target, droppedPathBytes: dropped)
+        case .away, .unknown: return nil
         }
     }
 

@@ -1,9 +1,11 @@
-/// Tells a visitor's request for a kite that dials back from one for a route: by `kiteID=` in the query, below `/proxy`.
+/// Tells a visitor's request for a kite that dials back from one for a route: by `kiteID=` in the query, below `/proxy`, or by the kite's
+/// id or name in the path, as for every other kite.
 import NIOCore
 
 /// `/proxy?kiteID=ID`, `/proxy/info?kiteID=ID`, `/proxy/<server>/<session>/<transport>?kiteID=ID`; and what Go's XHR client makes of the
-/// first, to which it appends its path: `/proxy?kiteID=ID/<server>/<session>/xhr`.
+/// first, to which it appends its path: `/proxy?kiteID=ID/<server>/<session>/xhr`. Or `/proxy/<id or name>/<server>/<session>/<transport>`.
 struct KiteSessionTarget: Sendable, Hashable {
+    /// The kite's id, or a name.
     let kite: RouteKey
     /// The path below the SockJS service; empty, or beginning with a slash.
     let path: String
@@ -34,6 +36,28 @@ struct KiteSessionTarget: Sendable, Hashable {
             return
         }
         return nil
+    }
+
+    /// A request whose path names a kite.
+    /// - Parameter droppedPathBytes: of the target, those in front of what is below the service.
+    init(_ kite: RouteKey, in target: ByteBuffer, droppedPathBytes: Int) {
+        self.kite = kite.detached
+        let rest = target.readableBytesView.dropFirst(droppedPathBytes)
+        path = String(decoding: rest.prefix { $0 != UInt8(ascii: "?") }, as: UTF8.self)
+    }
+
+    /// What a session was opened with: a target that has been served before.
+    init?(opening target: String) {
+        let target = ByteBuffer(string: target)
+        if let asked = KiteSessionTarget(target) {
+            self = asked
+        } else if case .route(let key, let dropped, byHost: false) = Directory(domain: nil).destination(
+            authority: ByteBuffer(), target: target)
+        {
+            self.init(key, in: target, droppedPathBytes: dropped)
+        } else {
+            return nil
+        }
     }
 
     /// A route called by a name may have a query like ours: only the shapes of SockJS are meant, whose server is a number.

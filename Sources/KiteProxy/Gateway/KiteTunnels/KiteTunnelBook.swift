@@ -29,12 +29,30 @@ final class KiteTunnelBook: Sendable {
         case away
         case unknown
     }
+    /// Whose kites visitors may call by name alone: those under the user and environment under which the gateway asks Kontrol for names.
+    struct Naming: Sendable {
+        var username: String
+        var environment: String
+
+        /// No kite's.
+        static let none = Naming(username: "", environment: "")
+
+        /// A kite's name as a key, where it may be called by it. Its case counts.
+        func name(of kite: KiteIdentity) -> RouteKey? {
+            guard !username.isEmpty, kite.username == username, kite.environment == environment else { return nil }
+            let name = RouteKey(asWritten: ByteBuffer(string: kite.name))
+            // Nobody can pass for another by a name that is an id.
+            return name.isName && !name.isKiteID ? name : nil
+        }
+    }
     private struct Waiter {
         let id: UInt64
         let continuation: CheckedContinuation<TunnelledKite?, Never>
     }
     private struct State {
         var kites: [RouteKey: TunnelledKite] = [:]
+        /// The ids of kites that may be called by a name; the next one in turn comes first.
+        var named: [RouteKey: [RouteKey]] = [:]
         var leftAt: [RouteKey: NIODeadline] = [:]
         var waiting: [RouteKey: [Waiter]] = [:]
         var sessions: [RouteKey: Int] = [:]
@@ -44,15 +62,37 @@ final class KiteTunnelBook: Sendable {
     /// How long a kite that has left is waited for by visitors who come.
     private static let memory = TimeAmount.minutes(10)
     private static let rememberedKites = 10_000
+    private let naming: Naming
+    /// Whether there has ever been a kite: asked for many requests, without the lock.
+    private let hasEntries = Atomic(false)
     private let state = Mutex(State())
+
+    init(naming: Naming = .none) { self.naming = naming }
+
+    var isUsed: Bool { hasEntries.load(ordering: .relaxed) }
 
     var kites: [TunnelledKite] { state.withLock { Array($0.kites.values) } }
 
     func find(_ key: RouteKey) -> TunnelledKite? { state.withLock { $0.kites[key] } }
 
+    /// The id of a kite that is connected: of one that has it, or of the one with the fewest sessions of those that have the name.
+    func id(of key: RouteKey) -> RouteKey? {
+        state.withLock { state in
+            if state.kites[key] != nil { return key }
+            guard let ids = state.named[key] else { return nil }
+            guard let id = ids.min(by: { state.sessions[$0, default: 0] < state.sessions[$1, default: 0] }) else {
+                return nil
+            }
+            // Equals take turns.
+            state.named[key] = ids.filter { $0 != id } + [id]
+            return id
+        }
+    }
+
+    /// - Parameter key: an id, or a name.
     func presence(of key: RouteKey, now: NIODeadline = .now()) -> Presence {
         state.withLock { state in
-            if state.kites[key] != nil { return .serving }
+            if state.kites[key] != nil || state.named[key] != nil { return .serving }
             guard let left = state.leftAt[key], now - left < Self.memory else { return .unknown }
             return .away
         }
@@ -62,12 +102,20 @@ final class KiteTunnelBook: Sendable {
     /// - Returns: the registration's number, for ``remove(_:registration:now:)``.
     func enter(_ kite: TunnelledKite, as key: RouteKey) -> UInt64 {
         var kite = kite
+        hasEntries.store(true, ordering: .relaxed)
         let (number, waiters) = state.withLock { state in
             state.lastNumber += 1
             kite.registration = state.lastNumber
+            if let old = state.kites[key] { forgetName(of: old, key, in: &state) }
             state.kites[key] = kite
             state.leftAt[key] = nil
-            return (state.lastNumber, state.waiting.removeValue(forKey: key) ?? [])
+            var waiters = state.waiting.removeValue(forKey: key) ?? []
+            if let name = naming.name(of: kite.identity) {
+                state.named[name, default: []].insert(key, at: 0)
+                state.leftAt[name] = nil
+                waiters += state.waiting.removeValue(forKey: name) ?? []
+            }
+            return (state.lastNumber, waiters)
         }
         for waiter in waiters { waiter.continuation.resume(returning: kite) }
         return number
@@ -77,17 +125,28 @@ final class KiteTunnelBook: Sendable {
     /// - Returns: whether the kite is gone now.
     func remove(_ key: RouteKey, registration: UInt64, now: NIODeadline = .now()) -> Bool {
         state.withLock { state in
-            guard state.kites[key]?.registration == registration else { return false }
+            guard let kite = state.kites[key], kite.registration == registration else { return false }
             state.kites[key] = nil
+            forgetName(of: kite, key, in: &state)
             if state.leftAt.count >= Self.rememberedKites {
                 state.leftAt = state.leftAt.filter { now - $0.value < Self.memory }
             }
-            if state.leftAt.count < Self.rememberedKites { state.leftAt[key] = now }
+            if state.leftAt.count < Self.rememberedKites {
+                state.leftAt[key] = now
+                if let name = naming.name(of: kite.identity), state.named[name] == nil { state.leftAt[name] = now }
+            }
             return true
         }
     }
 
+    private func forgetName(of kite: TunnelledKite, _ key: RouteKey, in state: inout State) {
+        guard let name = naming.name(of: kite.identity) else { return }
+        let left = state.named[name, default: []].filter { $0 != key }
+        state.named[name] = left.isEmpty ? nil : left
+    }
+
     /// The kite, as soon as it is connected; nil when the task is cancelled before.
+    /// - Parameter key: an id, or a name.
     func await(_ key: RouteKey) async -> TunnelledKite? {
         let id = state.withLock { state in
             state.lastNumber += 1
@@ -96,7 +155,9 @@ final class KiteTunnelBook: Sendable {
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let (isSettled, kite) = state.withLock { state in
-                    if let kite = state.kites[key] { return (true, kite as TunnelledKite?) }
+                    if let kite = state.kites[key] ?? state.named[key]?.first.flatMap({ state.kites[$0] }) {
+                        return (true, kite as TunnelledKite?)
+                    }
                     if Task.isCancelled { return (true, nil) }
                     state.waiting[key, default: []].append(Waiter(id: id, continuation: continuation))
                     return (false, nil)

@@ -14,7 +14,7 @@ import Synchronization
 /// The sessions of visitors with kites that dial back. Safe to use from everywhere.
 final class KiteTunnels: Service {
     let options: GatewayOptions.KiteTunnels
-    let book = KiteTunnelBook()
+    let book: KiteTunnelBook
     let pending: PendingTunnels
     let logger: Logger
     private let authenticator: any KiteAuthenticator
@@ -24,12 +24,15 @@ final class KiteTunnels: Service {
     private let kites: SockJSService
     private let publicURL = Mutex("")
 
-    /// - Parameter authenticator: judges what visitors show.
+    /// - Parameters:
+    ///   - names: knows which kites visitors may call by their names.
+    ///   - authenticator: judges what visitors show.
     init(
-        options: GatewayOptions.KiteTunnels, parkingTime: TimeAmount, authenticator: any KiteAuthenticator,
-        logger: Logger
+        options: GatewayOptions.KiteTunnels, parkingTime: TimeAmount, names: KiteTunnelBook.Naming = .none,
+        authenticator: any KiteAuthenticator, logger: Logger
     ) {
         self.options = options
+        book = KiteTunnelBook(naming: names)
         self.parkingTime = parkingTime
         self.authenticator = authenticator
         self.logger = logger
@@ -108,29 +111,38 @@ final class KiteTunnels: Service {
     }
 
     private func visitorCame(_ channel: any MessageChannel) {
-        guard let target = KiteSessionTarget(ByteBuffer(string: channel.peer.target)) else {
+        guard let target = KiteSessionTarget(opening: channel.peer.target) else {
             return channel.close(code: 3000, reason: "Go away!")
         }
-        guard book.reserveSession(target.kite, limit: options.sessionsPerKite) else {
-            logger.notice(
-                "visitor refused: the kite has too many sessions", metadata: ["kite": "\(target.kite)"])
-            return channel.close(code: 3000, reason: "The kite has too many sessions; try again later")
+        // Several kites may have the name; a session is with one of them.
+        let key = book.id(of: target.kite) ?? target.kite
+        guard book.reserveSession(key, limit: options.sessionsPerKite) else {
+            logger.notice("visitor refused: the kite has too many sessions", metadata: ["kite": "\(key)"])
+            return channel.close(code: 3000, reason: Self.tooManySessions)
         }
         let isAccepted = sessions.spawn { [self] in
-            await serve(channel, kite: target.kite)
-            book.releaseSession(target.kite)
+            await serve(channel, kite: key)
+            book.releaseSession(key)
         }
         if !isAccepted {
-            book.releaseSession(target.kite)
+            book.releaseSession(key)
             channel.close(code: 3000, reason: "The gateway takes no more sessions")
         }
     }
+
+    private static let tooManySessions = "The kite has too many sessions; try again later"
 
     // MARK: A session
 
     private func serve(_ visitor: any MessageChannel, kite key: RouteKey) async {
         do {
             let kite = try await present(key)
+            // Where a name has been waited for, its kite is known only now.
+            let id = RouteKey(kite.identity.id)
+            if id != key, !book.reserveSession(id, limit: options.sessionsPerKite) {
+                throw SessionEnd(reason: Self.tooManySessions)
+            }
+            defer { if id != key { book.releaseSession(id) } }
             let first = try await admit(visitor, to: kite)
             let (tunnel, held) = try await connect(visitor, to: kite, holding: first)
             await KiteRelay(visitor: visitor, kite: tunnel, messageBytes: options.messageBytes).run(holding: held)

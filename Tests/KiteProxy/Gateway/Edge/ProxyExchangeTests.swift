@@ -140,7 +140,8 @@ struct ProxyExchangeTests {
                     method: method, target: "/proxy/shop/a", authority: "x", fields: HeaderBlock(),
                     bodyLength: body.map { .known(Int64($0.utf8.count)) } ?? .none), on: worker.eventLoop)
             worker.takeExchange().begin(
-                exchange, origin: ForwardedOrigin(peer: exchange.peer, gateway: "t"), key: key, droppedPathBytes: 11,
+                exchange, origin: ForwardedOrigin(peer: exchange.peer, gateway: "t"), key: key,
+                route: worker.routes.find(key), droppedPathBytes: 11,
                 byHost: false)
             if let body { exchange.handler?.exchangeReceived(exchange, body: ByteBuffer(string: body)) }
             exchange.handler?.exchangeRequestEnded(exchange, trailers: nil)
@@ -198,7 +199,8 @@ struct ProxyExchangeTests {
                     method: .post, target: "/proxy/shop/a", authority: "x",
                     fields: HeaderBlock(["Transfer-Encoding": "chunked"]), bodyLength: .unknown), on: worker.eventLoop)
             worker.takeExchange().begin(
-                exchange, origin: ForwardedOrigin(peer: exchange.peer, gateway: "t"), key: key, droppedPathBytes: 11,
+                exchange, origin: ForwardedOrigin(peer: exchange.peer, gateway: "t"), key: key,
+                route: worker.routes.find(key), droppedPathBytes: 11,
                 byHost: false)
             exchange.handler?.exchangeReceived(exchange, body: ByteBuffer(string: "hello"))
             exchange.handler?.exchangeRequestEnded(exchange, trailers: HeaderBlock(["X-Sum": "7"]))

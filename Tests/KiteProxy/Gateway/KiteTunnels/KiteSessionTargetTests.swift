@@ -45,4 +45,20 @@ struct KiteSessionTargetTests {
     func parameters(target: String, token: String?) {
         #expect(KiteSessionTarget.parameter("token", in: target) == token)
     }
+
+    @Test(arguments: [
+        ("/proxy/ID", "ID", ""), ("/proxy/ID/", "ID", "/"), ("/proxy/math/info?t=1", "math", "/info"),
+        ("/proxy/Math/1/abc/xhr?token=x", "Math", "/1/abc/xhr"), ("/proxy/1/abc/xhr?kiteID=ID", "ID", "/1/abc/xhr"),
+    ])
+    func opensASession(target: String, kite: String, path: String) throws {
+        func filled(_ text: String) -> String {
+            text.replacing("ID=ID", with: "ID=" + Self.id).replacing("/ID", with: "/" + Self.id)
+        }
+        let found = try #require(KiteSessionTarget(opening: filled(target)))
+        #expect(found.kite.description == (kite == "ID" ? Self.id : kite))
+        #expect(found.path == path)
+    }
+
+    @Test(arguments: ["/proxy", "/proxy/", "/kite/1/abc/xhr", "", "/tunnel/1/2/websocket"])
+    func opensNone(target: String) { #expect(KiteSessionTarget(opening: target) == nil) }
 }

@@ -68,4 +68,39 @@ struct KiteTunnelBookTests {
         for _ in 0..<5 { book.releaseSession(key) }
         #expect(book.sessionCount == 1)
     }
+
+    @Test func namesAreTheGatewaysUsersAlone() {
+        let book = KiteTunnelBook(naming: .init(username: "u", environment: "dev"))
+        func enter(_ digit: Int, _ name: String, user: String = "u", environment: String = "dev") -> UInt64 {
+            let id = "0e1d7b54-0000-4000-8000-00000000000\(digit)"
+            return book.enter(
+                TunnelledKite(
+                    identity: KiteIdentity(name: name, username: user, id: id, environment: environment),
+                    isPublic: false, caller: SilentCaller()), as: RouteKey(id))
+        }
+        func key(_ name: String) -> RouteKey { RouteKey(asWritten: ByteBuffer(string: name)) }
+        func id(_ digit: Int) -> RouteKey { RouteKey("0e1d7b54-0000-4000-8000-00000000000\(digit)") }
+        _ = enter(1, "math", user: "other")
+        _ = enter(2, "math", environment: "production")
+        _ = enter(3, id(1).description)
+        #expect(book.presence(of: key("math")) == .unknown)
+        let first = enter(4, "Math")
+        _ = enter(5, "Math")
+        #expect(book.presence(of: key("math")) == .unknown)
+        #expect(book.presence(of: key("Math")) == .serving)
+        #expect(book.id(of: id(1)) == id(1))
+        // In turn, then to the one with fewer sessions.
+        #expect(Set([book.id(of: key("Math")), book.id(of: key("Math"))]) == [id(4), id(5)])
+        #expect(book.reserveSession(id(4), limit: 9))
+        for _ in 0..<4 { #expect(book.id(of: key("Math")) == id(5)) }
+        #expect(book.remove(id(4), registration: first))
+        #expect(book.presence(of: key("Math")) == .serving)
+        // One that has another name now is not found by the old one, and is missed.
+        let renamed = enter(5, "geometry")
+        #expect(book.id(of: key("Math")) == nil)
+        #expect(book.id(of: key("geometry")) == id(5))
+        #expect(book.remove(id(5), registration: renamed))
+        #expect(book.presence(of: key("geometry")) == .away)
+        #expect(book.presence(of: id(5)) == .away)
+    }
 }

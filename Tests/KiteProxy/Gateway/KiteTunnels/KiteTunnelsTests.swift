@@ -41,6 +41,82 @@ struct KiteTunnelsTests {
     }
 
     @Test(
+        "A kite is reached by its id or its name in the path as every other kite, by who may",
+        arguments: [
+            (SockJSTransport.webSocket, "0E1D7B54-0000-4000-8000-00000000000f"), (.webSocket, "math"),
+            (.rawWebSocket, "0e1d7b54-0000-4000-8000-00000000000f"), (.rawWebSocket, "math"),
+            (.xhrPolling, "0e1d7b54-0000-4000-8000-00000000000f"), (.xhrPolling, "math"),
+            (.xhrStreaming, "math"), (.eventSource, "0e1d7b54-0000-4000-8000-00000000000f"),
+        ])
+    func paths(transport: SockJSTransport, name: String) async throws {
+        try await withGateway(Self.naming, visitors: WordAuthenticator()) { gateway, port in
+            let kite = TunnelTestKite()
+            _ = try await gateway.registerTunnelled(kite.identity, isPublic: false, caller: kite)
+            let url = "http://127.0.0.1:\(port)/proxy/\(name)"
+            #expect(try await get("/proxy/\(name)/info", port: port).contains(#""websocket":true"#))
+            #expect(try await get("/proxy/\(name)", port: port).contains("Welcome to SockJS!"))
+            #expect(try await get("/proxy/\(name)/page.html", port: port).hasPrefix("HTTP/1.1 404"))
+            let visitor = try await visit(url, transport)
+            try await visitor.send(call("square", id: 3))
+            #expect(await visitor.next()?.contains("No authentication information is provided") == true)
+            #expect(kite.urls.withLock { $0.isEmpty })
+            try await visitor.send(self.good)
+            #expect(await visitor.next() == ">" + self.good)
+            let other = try await visit(url + "?token=good-math", transport)
+            try await other.send("anything")
+            #expect(await other.next() == ">anything")
+        }
+    }
+
+    private static let naming: @Sendable (inout GatewayOptions) -> Void = {
+        $0.kontrolUsername = "owner"
+        $0.kontrolEnvironment = "dev"
+    }
+
+    @Test(
+        "A registration with an address comes before a kite that dials back, a kite that dials back before Kontrol's word"
+    )
+    func precedence() async throws {
+        let resolver = ScriptedResolver()
+        resolver.urls.withLock { $0["math"] = "http://127.0.0.1:1/kite" }
+        try await withGateway(Self.naming, resolver: resolver) { gateway, port in
+            let kite = TunnelTestKite()
+            let id = kite.identity.id
+            // Nobody answers at the address that Kontrol knows.
+            #expect(try await get("/proxy/math/info", port: port).hasPrefix("HTTP/1.1 502"))
+            let entered = try await gateway.registerTunnelled(kite.identity, isPublic: true, caller: kite)
+            #expect(try await get("/proxy/math/info", port: port).contains(#""websocket":true"#))
+            let direct = try await gateway.register(kiteID: id, url: "http://127.0.0.1:1/kite", username: "owner")
+            #expect(try await get("/proxy/\(id)/info", port: port).hasPrefix("HTTP/1.1 502"))
+            await gateway.unregister(kiteID: id, registration: direct.registration)
+            #expect(try await get("/proxy/\(id)/info", port: port).contains(#""websocket":true"#))
+            gateway.unregisterTunnelled(kiteID: id, registration: entered.registration)
+            #expect(try await get("/proxy/math/info", port: port).hasPrefix("HTTP/1.1 502"))
+        }
+    }
+
+    @Test("Whoever waits for a name gets the kite that comes with it, and counts among its sessions")
+    func awaitedNames() async throws {
+        try await withGateway({
+            Self.naming(&$0)
+            $0.kiteTunnels.sessionsPerKite = 1
+        }) { gateway, port in
+            let kite = TunnelTestKite()
+            let first = try await gateway.registerTunnelled(kite.identity, isPublic: true, caller: kite)
+            gateway.unregisterTunnelled(kiteID: kite.identity.id, registration: first.registration)
+            let visitor = try await visit("http://127.0.0.1:\(port)/proxy/math")
+            try await visitor.send("hello")
+            // As after its start: under another id.
+            let next = TunnelTestKite(id: "0e1d7b54-0000-4000-8000-000000000001")
+            let url = try await gateway.registerTunnelled(next.identity, isPublic: true, caller: next).url
+            #expect(await visitor.next() == ">hello")
+            #expect(await (try visit(url)).next() == nil)
+            try await visitor.send("still")
+            #expect(await visitor.next() == ">still")
+        }
+    }
+
+    @Test(
         "What the opening request carries is as good as a call's, and lets the kite speak first",
         arguments: [
             ("?token=good-math", ""), ("", "Bearer good-math"), ("", "bearer key"), ("?token=key", ""),
