@@ -220,7 +220,6 @@ let package = Package(
             name: "EmbeddedKontrolTests",
             dependencies: nio + [
                 "EmbeddedKontrol", "KiteCore", "KiteDnode", "KiteHTTP", "KiteSockJS", "KiteSupport", logging,
-                .product(name: "GRDB", package: "GRDB.swift"),
             ],
             path: "Tests/KiteProxy/EmbeddedKontrol", swiftSettings: settings),
         .testTarget(

@@ -37,7 +37,7 @@ package struct KontrolStore: Sendable {
         return pool
     }
 
-    static var migrator: DatabaseMigrator {
+    private static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()
         migrator.registerMigration("1 kites, users, key pairs, settings") { database in
             try database.execute(
@@ -86,6 +86,14 @@ package struct KontrolStore: Sendable {
                     """)
         }
         return migrator
+    }
+
+    /// Makes a database as an earlier version left it, for tests of what becomes of it.
+    static func make(path: String, upTo migration: String, _ sql: String) throws {
+        let database = try DatabaseQueue(path: path)
+        try migrator.migrate(database, upTo: migration)
+        try database.write { try $0.execute(sql: sql) }
+        try database.close()
     }
 
     /// Closes the database; calls after that fail.

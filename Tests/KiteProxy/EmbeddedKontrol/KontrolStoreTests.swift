@@ -1,5 +1,4 @@
 import Foundation
-import GRDB
 import KiteCore
 import Testing
 
@@ -59,16 +58,12 @@ struct KontrolStoreTests {
     @Test func aDatabaseOfBeforeKeepsItsKites() async throws {
         try await withTemporaryDirectory { directory in
             let path = directory + "/kontrol.sqlite"
-            let old = try DatabaseQueue(path: path)
-            try KontrolStore.migrator.migrate(old, upTo: "1 kites, users, key pairs, settings")
-            try await old.write { database in
-                try database.execute(
-                    sql: """
-                        INSERT INTO kites VALUES ('id-of-a', 7, 'kontrol', 'dev', 'a', '1.0.0', 'lo', 'vm', 'http://a/kite', 'k', 100);
-                        INSERT INTO users VALUES ('ann', 5);
-                        """)
-            }
-            try old.close()
+            try KontrolStore.make(
+                path: path, upTo: "1 kites, users, key pairs, settings",
+                """
+                INSERT INTO kites VALUES ('id-of-a', 7, 'kontrol', 'dev', 'a', '1.0.0', 'lo', 'vm', 'http://a/kite', 'k', 100);
+                INSERT INTO users VALUES ('ann', 5);
+                """)
             let store = try await KontrolStore(path: path)
             #expect(try await store.isUser("ann"))
             // Under its path: an older registration does not undo it, a newer one replaces it.
