@@ -158,7 +158,7 @@ struct HTTPClientConnectionStateMachine {
             var request = request
             request.informationalCount += 1
             guard request.informationalCount <= Self.maximumInformational else {
-                return fail(.limitExceeded, "The upstream sent too many informational responses")
+                return fail(.protocolViolation, "The upstream sent too many informational responses")
             }
             state = .awaitingHead(request)
             return .informational(head)
@@ -190,7 +190,9 @@ struct HTTPClientConnectionStateMachine {
             state = .receivingBody(request, decoder, keepAlive: keepAlive)
             return .body(bytes)
         case .end(let trailers)?:
-            let reusable = keepAlive && request.isComplete && buffer.readableBytes == 0 && !inputClosed
+            // Many servers read no further request behind one that wanted an upgrade, granted or not.
+            let reusable =
+                keepAlive && request.isComplete && !request.wantsUpgrade && buffer.readableBytes == 0 && !inputClosed
             state = reusable ? .idle : .closed
             return .end(trailers: trailers, reusable: reusable)
         case nil:

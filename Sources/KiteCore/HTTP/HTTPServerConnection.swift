@@ -225,7 +225,7 @@ public final class HTTPServerConnection: ByteTransportDelegate {
 
     private func writeRefusal(_ error: HTTPError, request: RequestHead?) {
         let (head, body) = Refusal(error.status, error.message).response(to: request)
-        let method = request?.method ?? .get
+        let method = request?.method ?? (machine.beginsAsHead ? .head : .get)
         write(head, method: method, isChunked: false, connection: .close, body: method == .head ? nil : body)
     }
 

@@ -372,6 +372,10 @@ struct HTTPServerConnectionStateMachine {
         if case .ended = input { true } else { false }
     }
 
+    /// Whether what cannot be read as a request begins as one for a head alone: the answer has no body then.
+    var beginsAsHead: Bool { inbound.readableBytesView.starts(with: Self.headMethod) }
+    private static let headMethod = Array("HEAD ".utf8)
+
     /// Between two requests with nothing received.
     var isIdle: Bool {
         if case .head = input { inbound.readableBytes == 0 } else { false }

@@ -126,7 +126,8 @@ struct HTTPClientConnectionTests {
         let seen = Recorder()
         get(connection, seen)
         for _ in 0..<100 { transport.deliver("HTTP/1.1 102 Processing\r\n\r\n") }
-        #expect(seen.failure?.cause.code == .limitExceeded)
+        // The upstream is at fault, not busy.
+        #expect(seen.failure?.cause.code == .protocolViolation)
         #expect(seen.informational.count == HTTPClientConnectionStateMachine.maximumInformational)
     }
 
@@ -199,6 +200,23 @@ struct HTTPClientConnectionTests {
         transport.deliver("second")
         #expect(consumer.received == "first second")
         #expect(pool.count == 0)
+    }
+
+    @Test(
+        "Nothing is asked behind a request for an upgrade that was answered otherwise: many servers would not read it")
+    func upgradeNotGranted() {
+        for isUpgrade in [true, false] {
+            let transport = ScriptedTransport(loop: loop)
+            let connection = pool.adopt(transport)
+            let seen = Recorder()
+            get(connection, seen, upgrade: isUpgrade)
+            transport.deliver("HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno")
+            #expect(seen.ended)
+            #expect(seen.body == "no")
+            #expect(connection.isIdle == !isUpgrade)
+            #expect(transport.isClosed == isUpgrade)
+            connection.close()
+        }
     }
 
     @Test("An upstream that stays silent fails the exchange after the timeout, not before")

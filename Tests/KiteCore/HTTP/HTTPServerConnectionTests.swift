@@ -232,6 +232,17 @@ import Testing
         #expect(try it.handler().error?.code == .limitExceeded)
     }
 
+    @Test func refusesAMalformedHEADWithoutABody() throws {
+        for wire in ["HEAD * HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD /\u{7f} HTTP/1.1\r\n", "\r\nHEAD / HTTP/1.1\r\n\r\n"] {
+            let it = Fixture()
+            it.transport.receive(wire)
+            let answer = it.answer()
+            #expect(answer.hasPrefix("HTTP/1.1 400 Bad Request\r\n"))
+            #expect(answer.hasSuffix("\r\n\r\n"))
+            #expect(it.transport.isOutputClosed)
+        }
+    }
+
     @Test func refusesABodyThatIsAnnouncedTooLarge() throws {
         let it = Fixture { $0.bodyBytes = 4 }
         it.transport.receive("POST / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nContent-Length: 5\r\n\r\nabcde")
