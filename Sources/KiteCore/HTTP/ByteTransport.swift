@@ -43,6 +43,10 @@ public protocol ByteTransport: AnyObject {
     /// Drops what is queued and tells the peer that the stream broke (TCP RST, tunnel RESET).
     func abort(_ reason: TransportError)
 
+    /// What is queued is sent, and then the peer is told, where the transport can tell, that there may have been more: for output whose
+    /// source was cut (``isInputTruncated``). By default the same as ``closeOutput()``; sockets know no such end.
+    func breakOutput(_ reason: TransportError)
+
     /// Back pressure towards the sender: with `false` the transport stops delivering (at most what it had
     /// already read still arrives) and its sender is slowed down; with `true` it goes on. Initially `true`.
     func setReading(_ wanted: Bool)
@@ -51,6 +55,7 @@ public protocol ByteTransport: AnyObject {
 extension ByteTransport {
     public var isInputTruncated: Bool { false }
     public var queuedBytes: Int { 0 }
+    public func breakOutput(_ reason: TransportError) { closeOutput() }
 }
 
 /// Consumes what a ``ByteTransport`` brings. Called on the transport's event loop, never re-entrantly from
@@ -94,6 +99,9 @@ public struct TransportError: Error, Sendable, Hashable, CustomStringConvertible
         case laneLost = 10
         /// The other side has no such target, or will not serve it.
         case refused = 11
+        /// The input's source was cut underneath TLS: what came is genuine and may be incomplete (see
+        /// ``ByteTransport/isInputTruncated``).
+        case truncated = 12
     }
     /// What kind of error it is; decides what a visitor is told.
     public let code: Code

@@ -45,7 +45,7 @@ public struct HTTPClientFailure: Error, Sendable, Hashable {
     public func isRetryable(method: RequestMethod, bodyConsumed: Bool) -> Bool {
         guard wasReused, !bytesReceived, !bodyConsumed, method.isIdempotent else { return false }
         switch cause.code {
-        case .reset, .goingAway, .laneLost: return true
+        case .reset, .goingAway, .laneLost, .truncated: return true
         default: return false
         }
     }

@@ -37,6 +37,7 @@ public final class PrefixedTransport: ByteTransport, ByteTransportDelegate {
 
     public func write(_ bytes: ByteBuffer) { base.write(bytes) }
     public func closeOutput() { base.closeOutput() }
+    public func breakOutput(_ reason: TransportError) { base.breakOutput(reason) }
 
     public func close() {
         discard()

@@ -70,7 +70,12 @@ public final class TransportRelay {
         if error == nil { error = reason }
         if openSides > 0 {
             // What a side brought before its end of stream is complete and goes on to the other, whatever becomes of that side then.
-            if let reason, !side.hasEnded { side.peer.abort(reason) } else { side.peer.close() }
+            if let reason, !side.hasEnded, reason.code != .truncated {
+                side.peer.abort(reason)
+            } else {
+                if let reason { side.peer.breakOutput(reason) }
+                side.peer.close()
+            }
             return
         }
         idleTimer?.cancel()
@@ -102,6 +107,10 @@ public final class TransportRelay {
 
         func transportInputClosed() {
             hasEnded = true
+            guard !transport.isInputTruncated else {
+                // Whoever reads up to the end must not take what there is for all.
+                return peer.breakOutput(TransportError(.truncated, "The TLS connection was cut without a farewell"))
+            }
             peer.closeOutput()
         }
 

@@ -57,8 +57,9 @@ extension TunnelLane: ByteTransportDelegate {
             switch stream.machine.receiveReset() {
             case .failAndAnswer:
                 sendReset(id, TransportError(.cancelled, ""))
-                stream.fail(
-                    TransportError(code, reason.readableBytes == 0 ? "reset by the peer" : String(buffer: reason)))
+                let text = reason.readableBytes == 0 ? "reset by the peer" : String(buffer: reason)
+                let mayBeServed = code == .goingAway && text == Self.closing
+                stream.fail(TransportError(mayBeServed ? .laneLost : code, text))
             case .ignore: break
             }
             release(stream)

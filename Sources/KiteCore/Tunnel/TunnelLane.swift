@@ -198,12 +198,15 @@ package final class TunnelLane {
         sendControl(.goAway(message))
     }
 
-    /// Resets what runs with `.goingAway`, sends it and closes.
+    /// How ``close()`` says it. Peers of older versions send it with code 8 for streams that they have served, too.
+    static let closing = "the lane is closed"
+
+    /// Resets what runs with `.laneLost` (it may have been served, which `.goingAway` would deny), sends it and closes.
     package func close() {
         guard phase != .closed else { return }
-        let reason = TransportError(.goingAway, "the lane is closed")
+        let reason = TransportError(.laneLost, "the lane was closed")
         for stream in ours.all + theirs.all { stream.abort(reason) }
-        goAway(TunnelGoAway(reason: "the lane is closed"))
+        goAway(TunnelGoAway(reason: Self.closing))
         if let transport { flushRound(transport, isLast: true) }
         finish(nil)
     }
@@ -309,7 +312,7 @@ package final class TunnelLane {
         while popReady() != nil {}
         let cause = error.map { $0.code == .laneLost ? $0 : TransportError(.laneLost, $0.message) }
         for stream in ours.all + theirs.all {
-            stream.laneEnded(cause ?? TransportError(.goingAway, "the lane was closed"))
+            stream.laneEnded(cause ?? TransportError(.laneLost, "the lane was closed"))
         }
         ours = StreamSlots()
         theirs = StreamSlots()

@@ -21,6 +21,8 @@ public final class TunnelStream: ByteTransport {
     private var output = ByteQueue()
     private var input = ByteQueue()
     private var closeError: TransportError?
+    /// Sent as RESET after the queue, in place of END.
+    private var breakReason: TransportError?
     private var flags: Flags = [.reading, .toldWritable]
 
     /// The next in the lane's list of streams with something to send.
@@ -97,6 +99,14 @@ public final class TunnelStream: ByteTransport {
         end(with: reason)
     }
 
+    public func breakOutput(_ reason: TransportError) {
+        guard acceptsOutput, !output.isEmpty else { return abort(reason) }
+        breakReason = reason
+        flags.formUnion([.outputEnding, .discarding])
+        lane?.unbuffer(input.bytes)
+        input.removeAll()
+    }
+
     public func setReading(_ wanted: Bool) {
         guard wanted != flags.contains(.reading) else { return }
         if wanted {
@@ -163,7 +173,9 @@ public final class TunnelStream: ByteTransport {
             buffer.setInteger(UInt16(truncatingIfNeeded: length), at: start + 2)
         }
         credit.spend(length)
-        if output.isEmpty, flags.contains(.outputEnding) {
+        if output.isEmpty, let breakReason {
+            abort(breakReason)
+        } else if output.isEmpty, flags.contains(.outputEnding) {
             buffer.setInteger(TunnelFrameDecoder.endFlag, at: start + 1)
             machine.sendEnd()
             if flags.contains(.discarding) { closedAfterOutput() } else { finishIfBothEnded() }

@@ -48,6 +48,7 @@ final class HostRewritingTransport: ByteTransport, ByteTransportDelegate {
     func closeOutput() { stream.closeOutput() }
     func close() { stream.close() }
     func abort(_ reason: TransportError) { stream.abort(reason) }
+    func breakOutput(_ reason: TransportError) { stream.breakOutput(reason) }
     func setReading(_ wanted: Bool) {
         isReadingWanted = wanted
         if case .awaitingUpgrade = state { return }

@@ -269,10 +269,44 @@ import Testing
         let (_, nearSees, _, farSees) = try pair.stream()
         pair.gateway.close()
         pair.settle()
-        #expect(nearSees.closed.first??.code == .goingAway)
-        #expect(farSees.closed.first??.code == .goingAway)
+        // Not the code that says "not served".
+        #expect(nearSees.closed.first??.code == .laneLost)
+        #expect(farSees.closed.first??.code == .laneLost)
         #expect(pair.gatewayDelegate.closed == [nil])
         #expect(pair.agentDelegate.closed == [nil])
+    }
+
+    @Test func aLaneThatClosesAsOlderAgentsDoDoesNotDenyThatItServed() throws {
+        let pair = LanePair()
+        let (_, nearSees, far, _) = try pair.stream()
+        far?.abort(TransportError(.goingAway, "the lane is closed"))
+        pair.settle()
+        #expect(nearSees.closed.first??.code == .laneLost)
+    }
+
+    @Test func outputThatBreaksIsSentAndThenReset() throws {
+        let pair = LanePair()
+        let (near, nearSees, far, farSees) = try pair.stream()
+        let text = String(repeating: "x", count: 200_000)
+        far?.write(ByteBuffer(string: text))
+        far?.breakOutput(TransportError(.truncated, "cut"))
+        far?.close()
+        pair.settle()
+        #expect(nearSees.text == text)
+        #expect(nearSees.inputClosed == 0)
+        #expect(nearSees.closed.first??.code == .truncated)
+        #expect(farSees.closed.count == 1)
+        #expect(pair.gateway.streamCount == 0)
+        #expect(pair.agent.streamCount == 0)
+        withExtendedLifetime(near) {}
+    }
+
+    @Test func outputThatBreaksWithNothingQueuedIsResetAtOnce() throws {
+        let pair = LanePair()
+        let (_, nearSees, far, _) = try pair.stream()
+        far?.breakOutput(TransportError(.truncated, "cut"))
+        pair.settle()
+        #expect(nearSees.closed.first??.code == .truncated)
     }
 
     @Test func aSilentPeerIsFoundDeadInTime() throws {

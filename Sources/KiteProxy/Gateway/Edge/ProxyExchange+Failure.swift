@@ -28,6 +28,7 @@ extension ProxyExchange {
         let mayRepeat =
             attempts < 2
             && (failure.isRetryable(method: exchange.request.method, bodyConsumed: bodyConsumed)
+                || isGivenUp(failure)
                 || (!bodyConsumed && Self.neverArrived(failure.cause.code) && route.upstreams.count > 1))
         if mayRepeat {
             worker.metrics.retries &+= 1
@@ -44,14 +45,21 @@ extension ProxyExchange {
     private static let mostDetours = 8
 
     /// Whether the agent's lane went, or was about to, before the agent served the request: it is sent over another lane, or waits for
-    /// one. An agent that stops may give up what it serves with the same code, so that only what may be repeated is.
+    /// one.
     private func isUnserved(_ failure: HTTPClientFailure, isUnsent: Bool) -> Bool {
         guard !bodyConsumed, !failure.bytesReceived else { return false }
         switch failure.cause.code {
-        case .goingAway: return isUnsent || !failure.wasReused && exchange?.request.method.isIdempotent == true
+        // In answer to OPEN: the agent has not looked at it (docs/tunnel-wire.md, section 5).
+        case .goingAway: return isUnsent || !failure.wasReused
         case .laneLost: return isUnsent
         default: return false
         }
+    }
+
+    /// Whether the request's lane is over before there was anything of an answer, and the request is one that may be made twice.
+    private func isGivenUp(_ failure: HTTPClientFailure) -> Bool {
+        failure.cause.code == .laneLost && !bodyConsumed && !failure.bytesReceived
+            && exchange?.request.method.isIdempotent == true
     }
 
     /// Whether the upstream cannot have seen anything of the request.
@@ -91,7 +99,7 @@ extension ProxyExchange {
                 .noLane,
                 Refusal(503, "The service behind this address is away at the moment; please try again.", retryAfter: 5)
             )
-        case .reset, .cancelled:
+        case .reset, .cancelled, .truncated:
             (.upstreamBroken, Refusal(502, "The service behind this address broke the connection without an answer."))
         }
     }
