@@ -257,6 +257,14 @@ let package = Package(
             name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient", "TestKite"], path: "Tests/EndToEnd",
             exclude: ["Peers"], swiftSettings: settings),
 
+        // MARK: benchmarks, see docs/performance.md
+        .executableTarget(
+            name: "MicroBenchmarks",
+            dependencies: [
+                "KiteHTTP", "KiteTunnel", "KiteDnode", "KiteWebSocket", .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            path: "Benchmarks/MicroBenchmarks", swiftSettings: settings),
+
         // MARK: examples
         .executableTarget(
             name: "MathKite", dependencies: ["KiteCore"], path: "Examples/MathKite", swiftSettings: settings),

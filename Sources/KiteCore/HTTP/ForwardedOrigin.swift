@@ -69,46 +69,46 @@ public struct ForwardedOrigin: Sendable {
     }
 
     /// Writes the fields, each with its line end.
-    func write(for head: RequestHead, droppedPathBytes: Int = 0, into buffer: inout ByteBuffer) {
+    func write(for head: RequestHead, droppedPathBytes: Int = 0, into sink: inout HeadSink) {
         let fields = head.fields
-        buffer.writeStaticString("X-Forwarded-For: ")
-        if isTrusted { writeValues(of: .xForwardedFor, in: fields, into: &buffer) }
-        buffer.writeImmutableBuffer(address)
-        buffer.writeStaticString("\r\nX-Forwarded-Proto: ")
+        sink.write("X-Forwarded-For: ")
+        if isTrusted { writeValues(of: .xForwardedFor, in: fields, into: &sink) }
+        sink.write(address)
+        sink.write("\r\nX-Forwarded-Proto: ")
         if isTrusted, let said = fields.first(.xForwardedProto) {
-            buffer.writeBytes(said)
+            sink.write(said)
         } else {
-            buffer.writeImmutableBuffer(scheme)
+            sink.write(scheme)
         }
-        buffer.writeStaticString("\r\nX-Forwarded-Host: ")
+        sink.write("\r\nX-Forwarded-Host: ")
         if isTrusted, let said = fields.first(.xForwardedHost) {
-            buffer.writeBytes(said)
+            sink.write(said)
         } else {
-            buffer.writeImmutableBuffer(head.authority)
+            sink.write(head.authority)
         }
         if droppedPathBytes > 0 || (isTrusted && head.fields.has(.xForwardedPrefix)) {
             let prefix = prefix(of: head, droppedPathBytes: droppedPathBytes)
             if prefix.readableBytes > 0 {
-                buffer.writeStaticString("\r\nX-Forwarded-Prefix: ")
-                buffer.writeImmutableBuffer(prefix)
+                sink.write("\r\nX-Forwarded-Prefix: ")
+                sink.write(prefix)
             }
         }
         if let visitor = realAddress(in: fields) {
-            buffer.writeStaticString("\r\nX-Real-IP: ")
-            buffer.writeBytes(visitor)
+            sink.write("\r\nX-Real-IP: ")
+            sink.write(visitor)
         }
-        buffer.writeStaticString("\r\nForwarded: ")
-        if isTrusted { writeValues(of: .forwarded, in: fields, into: &buffer) }
-        buffer.writeImmutableBuffer(element)
+        sink.write("\r\nForwarded: ")
+        if isTrusted { writeValues(of: .forwarded, in: fields, into: &sink) }
+        sink.write(element)
         if head.authority.readableBytes > 0,
             !head.authority.readableBytesView.contains(where: { $0 == 0x22 || $0 == 0x5C })
         {
-            buffer.writeStaticString(";host=\"")
-            buffer.writeImmutableBuffer(head.authority)
-            buffer.writeStaticString("\"")
+            sink.write(";host=\"")
+            sink.write(head.authority)
+            sink.write("\"")
         }
-        buffer.writeStaticString("\r\n")
-        buffer.writeImmutableBuffer(via)
+        sink.write("\r\n")
+        sink.write(via)
     }
 
     /// The visitor's address where it is known: what a trusted proxy says it is, in `X-Real-IP` or as the last in `X-Forwarded-For`, else who
@@ -119,13 +119,13 @@ public struct ForwardedOrigin: Sendable {
     }
 
     /// All values of a field, each followed by a comma.
-    private func writeValues(of field: KnownField, in fields: HeaderBlock, into buffer: inout ByteBuffer) {
+    private func writeValues(of field: KnownField, in fields: HeaderBlock, into sink: inout HeadSink) {
         guard fields.has(field) else { return }
         for position in 0..<fields.count where fields.field(at: position) == field {
             let value = fields.value(at: position)
             if value.isEmpty { continue }
-            buffer.writeBytes(value)
-            buffer.writeStaticString(", ")
+            sink.write(value)
+            sink.write(", ")
         }
     }
 }

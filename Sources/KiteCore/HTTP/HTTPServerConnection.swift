@@ -233,7 +233,7 @@ public final class HTTPServerConnection: ByteTransportDelegate {
         _ head: ResponseHead, method: RequestMethod, isChunked: Bool, connection: MessageWriter.ConnectionOption,
         body: ByteBuffer? = nil
     ) {
-        var buffer = ByteBufferAllocator().buffer(capacity: head.fields.bytes.readableBytes + 192)
+        var buffer = ByteBuffer()
         MessageWriter.writeResponse(
             head, method: method, isChunked: isChunked, connection: connection,
             date: head.status < 200 ? ByteBuffer() : resources.date.current(), into: &buffer)

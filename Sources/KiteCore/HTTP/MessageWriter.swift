@@ -8,14 +8,18 @@ public enum MessageWriter {
 
     /// Writes the head of a request that we make ourselves: Host, framing, and the fields given.
     public static func writeRequest(_ head: RequestHead, into buffer: inout ByteBuffer) {
-        writeRequestLine(head, rewrite: RequestRewrite(), into: &buffer)
-        writeField("Host: ", head.authority.readableBytesView, into: &buffer)
-        writeFields(
-            head.fields, dropping: [.host, .contentLength, .transferEncoding], alsoNamedInConnection: false,
-            into: &buffer)
-        writeFraming(of: head, into: &buffer)
-        buffer.writeStaticString("\r\n")
+        buffer.writeHead(estimate: size(of: head.fields) + head.target.readableBytes + 256) { sink in
+            writeRequestLine(head, rewrite: RequestRewrite(), into: &sink)
+            sink.writeField("Host: ", head.authority)
+            writeFields(
+                head.fields, dropping: [.host, .contentLength, .transferEncoding], alsoNamedInConnection: false,
+                into: &sink)
+            writeFraming(of: head, into: &sink)
+            sink.write("\r\n")
+        }
     }
+
+    private static func size(of fields: HeaderBlock) -> Int { fields.bytes.readableBytes }
 
     /// Writes the head of a received request for the next hop (RFC 9110 section 7.6): without hop-by-hop fields, with the
     /// framing said anew, with `Max-Forwards` counted down, with `Via` and the fields that tell the upstream who asked.
@@ -27,64 +31,73 @@ public enum MessageWriter {
         _ head: RequestHead, rewrite: RequestRewrite = RequestRewrite(), origin: ForwardedOrigin, isUpgrade: Bool,
         into buffer: inout ByteBuffer
     ) {
-        writeRequestLine(head, rewrite: rewrite, into: &buffer)
-        writeField("Host: ", (rewrite.host ?? head.authority).readableBytesView, into: &buffer)
+        buffer.writeHead(estimate: size(of: head.fields) + head.target.readableBytes + 320) { sink in
+            writeForwardedRequest(head, rewrite: rewrite, origin: origin, isUpgrade: isUpgrade, into: &sink)
+        }
+    }
+
+    private static func writeForwardedRequest(
+        _ head: RequestHead, rewrite: RequestRewrite, origin: ForwardedOrigin, isUpgrade: Bool,
+        into sink: inout HeadSink
+    ) {
+        writeRequestLine(head, rewrite: rewrite, into: &sink)
+        sink.writeField("Host: ", rewrite.host ?? head.authority)
         var dropped = hopByHop.union([.host, .contentLength, .expect])
         dropped.formUnion(ForwardedOrigin.fields)
         let maxForwards = MaxForwards(head)
         if case .remaining = maxForwards { dropped.insert(.maxForwards) }
-        writeFields(head.fields, dropping: dropped, alsoNamedInConnection: true, into: &buffer)
-        origin.write(for: head, droppedPathBytes: rewrite.droppedPathBytes, into: &buffer)
+        writeFields(head.fields, dropping: dropped, alsoNamedInConnection: true, into: &sink)
+        origin.write(for: head, droppedPathBytes: rewrite.droppedPathBytes, into: &sink)
         if case .remaining(let number) = maxForwards {
-            buffer.writeStaticString("Max-Forwards: ")
-            writeDecimal(UInt64(number - 1), into: &buffer)
-            buffer.writeStaticString("\r\n")
+            sink.write("Max-Forwards: ")
+            sink.write(decimal: UInt64(number - 1))
+            sink.write("\r\n")
         }
-        writeFraming(of: head, into: &buffer)
+        writeFraming(of: head, into: &sink)
         if isUpgrade, head.wantsUpgrade, let upgrade = head.fields.first(.upgrade) {
-            buffer.writeStaticString("Connection: Upgrade\r\n")
+            sink.write("Connection: Upgrade\r\n")
             if upgrade.contains(UInt8(ascii: ",")) {
                 // Of several protocols this is the one for which the request was taken as an upgrade.
-                buffer.writeStaticString("Upgrade: websocket\r\n")
+                sink.write("Upgrade: websocket\r\n")
             } else {
-                writeField("Upgrade: ", upgrade, into: &buffer)
+                writeField("Upgrade: ", upgrade, into: &sink)
             }
         } else if head.fields.contains(.te, token: "trailers") {
-            buffer.writeStaticString("Connection: TE\r\nTE: trailers\r\n")
+            sink.write("Connection: TE\r\nTE: trailers\r\n")
         }
-        buffer.writeStaticString("\r\n")
+        sink.write("\r\n")
     }
 
-    private static func writeRequestLine(_ head: RequestHead, rewrite: RequestRewrite, into buffer: inout ByteBuffer) {
+    private static func writeRequestLine(_ head: RequestHead, rewrite: RequestRewrite, into sink: inout HeadSink) {
         switch head.method {
-        case .get: buffer.writeStaticString("GET ")
-        case .post: buffer.writeStaticString("POST ")
+        case .get: sink.write("GET ")
+        case .post: sink.write("POST ")
         default:
-            buffer.writeString(head.method.name)
-            buffer.writeStaticString(" ")
+            sink.write(head.method.name)
+            sink.write(" ")
         }
-        if let prefix = rewrite.pathPrefix { buffer.writeImmutableBuffer(prefix) }
+        if let prefix = rewrite.pathPrefix { sink.write(prefix) }
         let target = head.target
         let dropped = min(max(rewrite.droppedPathBytes, 0), target.readableBytes)
         if let rest = target.viewBytes(at: target.readerIndex + dropped, length: target.readableBytes - dropped) {
             if rewrite.pathPrefix == nil, rest.first != UInt8(ascii: "/"), rest.first != UInt8(ascii: "*") {
-                buffer.writeStaticString("/")
+                sink.write("/")
             }
-            buffer.writeBytes(rest)
+            sink.write(rest)
         }
-        buffer.writeStaticString(" HTTP/1.1\r\n")
+        sink.write(" HTTP/1.1\r\n")
     }
 
-    private static func writeFraming(of head: RequestHead, into buffer: inout ByteBuffer) {
+    private static func writeFraming(of head: RequestHead, into sink: inout HeadSink) {
         switch head.bodyLength {
         case .none:
             switch head.method {
             // A request whose method has a meaning for content says that it has none (RFC 9110 section 8.6).
-            case .post, .put, .patch: buffer.writeStaticString("Content-Length: 0\r\n")
+            case .post, .put, .patch: sink.write("Content-Length: 0\r\n")
             default: break
             }
-        case .known(let length): writeContentLength(length, into: &buffer)
-        case .unknown: buffer.writeStaticString("Transfer-Encoding: chunked\r\n")
+        case .known(let length): writeContentLength(length, into: &sink)
+        case .unknown: sink.write("Transfer-Encoding: chunked\r\n")
         }
     }
 
@@ -110,7 +123,17 @@ public enum MessageWriter {
         _ head: ResponseHead, method: RequestMethod, isChunked: Bool, connection: ConnectionOption, date: ByteBuffer,
         into buffer: inout ByteBuffer
     ) {
-        writeStatusLine(head, into: &buffer)
+        buffer.writeHead(estimate: size(of: head.fields) + 192) { sink in
+            writeResponse(
+                head, method: method, isChunked: isChunked, connection: connection, date: date, into: &sink)
+        }
+    }
+
+    private static func writeResponse(
+        _ head: ResponseHead, method: RequestMethod, isChunked: Bool, connection: ConnectionOption, date: ByteBuffer,
+        into sink: inout HeadSink
+    ) {
+        writeStatusLine(head, into: &sink)
         var dropped = hopByHop
         var length: Int64?
         if isChunked || head.status < 200 || head.status == 204 {
@@ -125,46 +148,46 @@ public enum MessageWriter {
             // Until the connection closes: a length in the fields would contradict that.
             dropped.insert(.contentLength)
         }
-        writeFields(head.fields, dropping: dropped, alsoNamedInConnection: true, into: &buffer)
-        if head.status >= 200, !head.fields.has(.date) { buffer.writeImmutableBuffer(date) }
+        writeFields(head.fields, dropping: dropped, alsoNamedInConnection: true, into: &sink)
+        if head.status >= 200, !head.fields.has(.date) { sink.write(date) }
         if isChunked {
-            buffer.writeStaticString("Transfer-Encoding: chunked\r\n")
+            sink.write("Transfer-Encoding: chunked\r\n")
         } else if let length {
-            writeContentLength(length, into: &buffer)
+            writeContentLength(length, into: &sink)
         }
         if head.status == 426, connection != .upgrade, let upgrade = head.fields.first(.upgrade) {
             // Says what to upgrade to (RFC 9110 section 15.5.22).
-            buffer.writeStaticString(
+            sink.write(
                 connection == .close ? "Connection: Upgrade, close\r\n" : "Connection: Upgrade\r\n")
-            writeField("Upgrade: ", upgrade, into: &buffer)
-            buffer.writeStaticString("\r\n")
+            writeField("Upgrade: ", upgrade, into: &sink)
+            sink.write("\r\n")
             return
         }
         switch connection {
         case .persist: break
-        case .keepAlive: buffer.writeStaticString("Connection: keep-alive\r\n")
-        case .close: buffer.writeStaticString("Connection: close\r\n")
+        case .keepAlive: sink.write("Connection: keep-alive\r\n")
+        case .close: sink.write("Connection: close\r\n")
         case .upgrade:
-            buffer.writeStaticString("Connection: Upgrade\r\n")
-            if let upgrade = head.fields.first(.upgrade) { writeField("Upgrade: ", upgrade, into: &buffer) }
+            sink.write("Connection: Upgrade\r\n")
+            if let upgrade = head.fields.first(.upgrade) { writeField("Upgrade: ", upgrade, into: &sink) }
         }
-        buffer.writeStaticString("\r\n")
+        sink.write("\r\n")
     }
 
-    private static func writeStatusLine(_ head: ResponseHead, into buffer: inout ByteBuffer) {
+    private static func writeStatusLine(_ head: ResponseHead, into sink: inout HeadSink) {
         if head.status == 200, head.reason.readableBytes == 0 {
-            return _ = buffer.writeStaticString("HTTP/1.1 200 OK\r\n")
+            return sink.write("HTTP/1.1 200 OK\r\n")
         }
-        buffer.writeStaticString("HTTP/1.1 ")
+        sink.write("HTTP/1.1 ")
         let status = head.status >= 100 && head.status <= 999 ? head.status : 500
-        for digit in [status / 100, status / 10 % 10, status % 10] { buffer.writeInteger(UInt8(digit) + 0x30) }
-        buffer.writeStaticString(" ")
+        for digit in [status / 100, status / 10 % 10, status % 10] { sink.write(UInt8(digit) + 0x30) }
+        sink.write(" ")
         if head.reason.readableBytes > 0, head.reason.readableBytesView.allSatisfy(\.isFieldValueCharacter) {
-            buffer.writeImmutableBuffer(head.reason)
+            sink.write(head.reason)
         } else {
-            buffer.writeStaticString(ReasonPhrase.standard(for: status))
+            sink.write(ReasonPhrase.standard(for: status))
         }
-        buffer.writeStaticString("\r\n")
+        sink.write("\r\n")
     }
 
     // MARK: Fields
@@ -184,57 +207,41 @@ public enum MessageWriter {
 
     /// Copies the fields that are not dropped, neighbours together.
     private static func writeFields(
-        _ fields: HeaderBlock, dropping dropped: FieldSet, alsoNamedInConnection: Bool, into buffer: inout ByteBuffer
+        _ fields: HeaderBlock, dropping dropped: FieldSet, alsoNamedInConnection: Bool, into sink: inout HeadSink
     ) {
         let connectionNamesFields = alsoNamedInConnection && fields.connectionNamesFields
-        var runStart: Int?
-        var runEnd = 0
-        func endRun() {
-            guard let start = runStart else { return }
-            if let run = fields.bytes.viewBytes(at: start, length: runEnd - start) {
-                buffer.writeBytes(run)
-                buffer.writeStaticString("\r\n")
+        fields.bytes.withVeryUnsafeBytes { bytes in
+            var start = 0
+            var end = 0
+            for (position, entry) in fields.entries.enumerated() {
+                let isDropped =
+                    dropped.contains(entry.field)
+                    || (connectionNamesFields && !protected.contains(entry.field)
+                        && fields.connectionNames(fields.name(at: position)))
+                if isDropped { continue }
+                // What lies between two lines of a run must be the end of a line and nothing else.
+                if end == 0 || Int(entry.nameStart) - end != 2 {
+                    sink.writeLines(bytes, start, end)
+                    start = Int(entry.nameStart)
+                }
+                end = Int(entry.valueStart) + Int(entry.valueLength)
             }
-            runStart = nil
+            sink.writeLines(bytes, start, end)
         }
-        for (position, entry) in fields.entries.enumerated() {
-            let isDropped =
-                dropped.contains(entry.field)
-                || (connectionNamesFields && !protected.contains(entry.field)
-                    && fields.connectionNames(fields.name(at: position)))
-            if isDropped {
-                endRun()
-                continue
-            }
-            let start = Int(entry.nameStart)
-            // What lies between two lines must be the end of a line and nothing else.
-            if runStart != nil, start - runEnd != 2 { endRun() }
-            if runStart == nil { runStart = start }
-            runEnd = Int(entry.valueStart) + Int(entry.valueLength)
-        }
-        endRun()
     }
 
-    static func writeField(_ nameAndColon: StaticString, _ value: ByteBufferView, into buffer: inout ByteBuffer) {
-        buffer.writeStaticString(nameAndColon)
-        buffer.writeBytes(value)
-        buffer.writeStaticString("\r\n")
+    private static func writeField(
+        _ nameAndColon: StaticString, _ value: ByteBufferView, into sink: inout HeadSink
+    ) {
+        sink.write(nameAndColon)
+        sink.write(value)
+        sink.write("\r\n")
     }
 
-    private static func writeContentLength(_ length: Int64, into buffer: inout ByteBuffer) {
-        buffer.writeStaticString("Content-Length: ")
-        writeDecimal(UInt64(max(length, 0)), into: &buffer)
-        buffer.writeStaticString("\r\n")
-    }
-
-    /// A number in decimal digits, without a String.
-    static func writeDecimal(_ number: UInt64, into buffer: inout ByteBuffer) {
-        var divisor: UInt64 = 1
-        while number / divisor >= 10 { divisor *= 10 }
-        while divisor > 0 {
-            buffer.writeInteger(UInt8(truncatingIfNeeded: number / divisor % 10) + 0x30)
-            divisor /= 10
-        }
+    private static func writeContentLength(_ length: Int64, into sink: inout HeadSink) {
+        sink.write("Content-Length: ")
+        sink.write(decimal: UInt64(max(length, 0)))
+        sink.write("\r\n")
     }
 }
 
@@ -277,16 +284,18 @@ extension HeaderBlock {
     /// Whether `Connection` names anything besides the options that every message may have.
     fileprivate var connectionNamesFields: Bool {
         guard has(.connection) else { return false }
-        for entry in entries where entry.field == .connection {
-            var rest = view(entry.valueStart, entry.valueLength)
-            while let option = rest.nextListMember() {
-                let isCommon =
-                    option.isEmpty || option.equalsIgnoringCase("keep-alive") || option.equalsIgnoringCase("close")
-                    || option.equalsIgnoringCase("upgrade") || option.equalsIgnoringCase("te")
-                if !isCommon { return true }
+        return bytes.withVeryUnsafeBytes { bytes in
+            for entry in entries where entry.field == .connection {
+                let end = min(Int(entry.valueStart) + Int(entry.valueLength), bytes.count)
+                var position = Int(entry.valueStart)
+                while position < end {
+                    let comma = bytes[position..<end].firstIndex(of: UInt8(ascii: ",")) ?? end
+                    if !bytes.isCommonConnectionOption(position..<comma) { return true }
+                    position = comma + 1
+                }
             }
+            return false
         }
-        return false
     }
 
     /// Whether `Connection` names a field.
@@ -302,5 +311,18 @@ extension HeaderBlock {
             }
         }
         return false
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    /// Whether a member of `Connection`, with white space around it, is one that every message may have, or empty.
+    fileprivate func isCommonConnectionOption(_ range: Range<Int>) -> Bool {
+        var start = range.lowerBound
+        var end = range.upperBound
+        while start < end, self[start] == 0x20 || self[start] == 0x09 { start &+= 1 }
+        while start < end, self[end &- 1] == 0x20 || self[end &- 1] == 0x09 { end &-= 1 }
+        let length = end &- start
+        return length == 0 || matches(start, length, "keep-alive") || matches(start, length, "close")
+            || matches(start, length, "upgrade") || matches(start, length, "te")
     }
 }

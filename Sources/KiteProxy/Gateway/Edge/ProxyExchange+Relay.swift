@@ -10,7 +10,7 @@ extension ProxyExchange {
         stage = .exchanging
         self.connection = connection
         let head = exchange.request
-        var buffer = ByteBufferAllocator().buffer(capacity: 1024)
+        var buffer = ByteBuffer()
         MessageWriter.writeForwardedRequest(
             head, rewrite: route.rewrite(for: upstream, droppedPathBytes: droppedPathBytes, byHost: byHost),
             origin: origin,
