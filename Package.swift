@@ -40,6 +40,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-nio-http2.git", from: "1.46.0"),
         .package(url: "https://github.com/apple/swift-certificates.git", from: "1.21.0"),
+        .package(url: "https://github.com/apple/swift-asn1.git", from: "1.5.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-configuration.git", from: "1.4.0", traits: []),
@@ -126,7 +127,7 @@ let package = Package(
             dependencies: nio + [
                 "KiteCore", "KiteHTTP", "KiteTLS", "KiteDialing", "KiteSupport", logging, lifecycle,
                 .product(name: "X509", package: "swift-certificates"),
-                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "SwiftASN1", package: "swift-asn1"), .product(name: "Crypto", package: "swift-crypto"),
             ],
             path: "Sources/KiteProxy/ACME", swiftSettings: settings),
         .target(
@@ -211,9 +212,10 @@ let package = Package(
         .testTarget(
             name: "ACMETests",
             dependencies: nio + [
-                "ACME", "KiteCore", "KiteHTTP", "KiteTLS", "KiteDialing", "KiteSupport", logging,
+                "ACME", "ACMETestServer", "KiteCore", "KiteHTTP", "KiteTLS", "KiteDialing", "KiteSupport", tls, logging,
+                lifecycle,
                 .product(name: "X509", package: "swift-certificates"),
-                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "SwiftASN1", package: "swift-asn1"), .product(name: "Crypto", package: "swift-crypto"),
             ],
             path: "Tests/KiteProxy/ACME", swiftSettings: settings),
         .testTarget(
@@ -251,10 +253,19 @@ let package = Package(
             dependencies: nio + ["KiteSockJS", "KiteWebSocket", "KiteHTTP", "KiteSupport"],
             path: "Tests/SockJSTestServer", swiftSettings: settings),
         .executableTarget(
+            name: "ACMETestServer",
+            dependencies: nio + [
+                "KiteHTTP", "KiteSupport", tls, .product(name: "NIOTLS", package: "swift-nio"),
+                .product(name: "X509", package: "swift-certificates"),
+                .product(name: "SwiftASN1", package: "swift-asn1"), .product(name: "Crypto", package: "swift-crypto"),
+            ],
+            path: "Tests/ACMETestServer", swiftSettings: settings),
+        .executableTarget(
             name: "TestKite", dependencies: ["KiteCore"], path: "Tests/TestKite", swiftSettings: settings
         ),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient", "TestKite"], path: "Tests/EndToEnd",
+            name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient", "TestKite", "ACMETestServer"],
+            path: "Tests/EndToEnd",
             exclude: ["Peers"], swiftSettings: settings),
 
         // MARK: benchmarks, see docs/performance.md
