@@ -238,8 +238,8 @@ let package = Package(
         .testTarget(
             name: "KiteProxyTests",
             dependencies: nio + [
-                "KiteProxy", "KiteCommand", "KiteGateway", "EmbeddedKontrol", "KiteCore", "KiteHTTP", "KiteSupport",
-                logging, arguments,
+                "KiteProxy", "KiteCommand", "KiteGateway", "EmbeddedKontrol", "KiteCore", "KiteHTTP", "KiteTLS",
+                "KiteSupport", logging, arguments,
             ],
             path: "Tests/KiteProxy/CommandLine", swiftSettings: settings),
         .testTarget(

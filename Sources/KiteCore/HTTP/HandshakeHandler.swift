@@ -10,8 +10,8 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
 
     /// How a handshake ended.
     enum Outcome {
-        /// With what ALPN chose (RFC 7301), if anything.
-        case completed(String?)
+        /// With what ALPN chose (RFC 7301), if anything, and what is known about the client.
+        case completed(String?, ConnectionSecurity?)
         case failed(any Error)
         case timedOut
     }
@@ -19,6 +19,7 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
     private let timeout: TimeAmount
     private var timer: WheelTimer?
     private var onEnd: ((HandshakeHandler, Outcome) -> Void)?
+    private var security: ConnectionSecurity?
 
     /// - Parameter onEnd: called once, on the channel's loop. Unless the handshake was completed the channel is closed after the call.
     init(timeout: TimeAmount, onEnd: @escaping (HandshakeHandler, Outcome) -> Void) {
@@ -38,7 +39,9 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if case .handshakeCompleted(let negotiated)? = event as? TLSUserEvent {
-            end(.completed(negotiated))
+            end(.completed(negotiated, security))
+        } else if let security = event as? ConnectionSecurity {
+            self.security = security
         } else {
             context.fireUserInboundEventTriggered(event)
         }

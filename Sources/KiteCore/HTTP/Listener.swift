@@ -30,6 +30,9 @@ public final class Listener: Sendable {
         public var addSecurity: (@Sendable (any Channel) throws -> Void)?
         /// How long a TLS handshake may take; the connection is closed then.
         public var handshakeTimeout = TimeAmount.seconds(10)
+        /// Whether connections from an address begin with a header of the PROXY protocol, which must be there within
+        /// ``handshakeTimeout``. The address in it counts as the connection's.
+        public var expectsProxyHeader: (@Sendable (SocketAddress) -> Bool)?
 
         /// - Parameter limiter: nil: one of its own, with 100,000 connections in all and 16,384 from one address.
         public init(limiter: ConnectionLimiter? = nil) {
@@ -45,6 +48,9 @@ public final class Listener: Sendable {
         case acceptFailed(any Error)
         /// A TLS handshake came to nothing, and the connection was closed; the error is nil when it took too long.
         case handshakeFailed(SocketAddress?, (any Error)?)
+        /// A load balancer's connection did not begin with a header of the PROXY protocol, and was closed; the error is nil when it took
+        /// too long.
+        case proxyHeaderFailed(SocketAddress?, (any Error)?)
     }
 
     /// Where it listens.
@@ -139,46 +145,94 @@ public final class Listener: Sendable {
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let peer = channel.remoteAddress
-                    let admission: ConnectionLimiter.Admission
-                    do throws(ConnectionLimiter.Refusal) {
-                        admission = try limiter.enter(peer)
-                    } catch {
-                        onEvent(.refused(peer, perAddress: error == .tooManyFromAddress))
-                        throw error
-                    }
+                    let isForwarded = peer.map { configuration.expectsProxyHeader?($0) ?? false } ?? false
+                    // The load balancer's own address has no limit.
+                    let admission = try admit(isForwarded ? nil : peer, limiter, onEvent)
                     openCount.value.add(1, ordering: .relaxed)
+                    guard isForwarded else {
+                        channel.closeFuture.whenComplete { _ in
+                            openCount.value.subtract(1, ordering: .relaxed)
+                            limiter.leave(admission)
+                        }
+                        return try begin(channel, peer, configuration, onEvent, onAccept)
+                    }
+                    let held = NIOLoopBoundBox(admission, eventLoop: channel.eventLoop)
                     channel.closeFuture.whenComplete { _ in
                         openCount.value.subtract(1, ordering: .relaxed)
-                        limiter.leave(admission)
+                        limiter.leave(held.value)
                     }
-                    guard let addSecurity = configuration.addSecurity else {
-                        return onAccept(try SocketTransport.install(on: channel, marks: configuration.waterMarks))
+                    try awaitProxyHeader(on: channel, configuration, onEvent) { source in
+                        if let source {
+                            let counted = try admit(source, limiter, onEvent)
+                            limiter.leave(held.value)
+                            held.value = counted
+                        }
+                        try begin(channel, source ?? peer, configuration, onEvent, onAccept)
                     }
-                    try addSecurity(channel)
-                    try awaitHandshake(on: channel, configuration, onEvent, onAccept)
                 }
             }
     }
 
+    private static func admit(
+        _ address: SocketAddress?, _ limiter: ConnectionLimiter, _ onEvent: @Sendable (Event) -> Void
+    ) throws -> ConnectionLimiter.Admission {
+        do throws(ConnectionLimiter.Refusal) {
+            return try limiter.enter(address)
+        } catch {
+            onEvent(.refused(address, perAddress: error == .tooManyFromAddress))
+            throw error
+        }
+    }
+
+    /// Hands the connection on, after its handshake where it has one.
+    private static func begin(
+        _ channel: any Channel, _ peer: SocketAddress?, _ configuration: Configuration,
+        _ onEvent: @escaping @Sendable (Event) -> Void, _ onAccept: @escaping @Sendable (SocketTransport) -> Void
+    ) throws {
+        guard let addSecurity = configuration.addSecurity else {
+            return onAccept(
+                try SocketTransport.install(on: channel, marks: configuration.waterMarks, peerAddress: peer))
+        }
+        try addSecurity(channel)
+        try awaitHandshake(on: channel, peer, configuration, onEvent, onAccept)
+    }
+
+    /// - Parameter onHeader: gets the address of who connected to the load balancer, where it is said.
+    private static func awaitProxyHeader(
+        on channel: any Channel, _ configuration: Configuration, _ onEvent: @escaping @Sendable (Event) -> Void,
+        _ onHeader: @escaping (SocketAddress?) throws -> Void
+    ) throws {
+        let handler = ProxyHeaderHandler(timeout: configuration.handshakeTimeout) { outcome in
+            switch outcome {
+            case .header(let header):
+                do { try onHeader(header.source) } catch { channel.close(promise: nil) }
+            case .failed(let error): onEvent(.proxyHeaderFailed(channel.remoteAddress, error))
+            }
+        }
+        try channel.pipeline.syncOperations.addHandler(handler)
+    }
+
     /// Hands the connection on once TLS is set up.
     private static func awaitHandshake(
-        on channel: any Channel, _ configuration: Configuration, _ onEvent: @escaping @Sendable (Event) -> Void,
+        on channel: any Channel, _ peer: SocketAddress?, _ configuration: Configuration,
+        _ onEvent: @escaping @Sendable (Event) -> Void,
         _ onAccept: @escaping @Sendable (SocketTransport) -> Void
     ) throws {
         let handler = HandshakeHandler(timeout: configuration.handshakeTimeout) { handler, outcome in
             switch outcome {
-            case .completed(let negotiated):
+            case .completed(let negotiated, let security):
                 do {
                     let transport = try SocketTransport.install(
-                        on: channel, marks: configuration.waterMarks, isSecure: true)
+                        on: channel, marks: configuration.waterMarks, isSecure: true, peerAddress: peer)
                     transport.negotiatedProtocol = negotiated
+                    transport.security = security
                     channel.pipeline.syncOperations.removeHandler(handler, promise: nil)
                     onAccept(transport)
                 } catch {
                     channel.close(promise: nil)
                 }
-            case .failed(let error): onEvent(.handshakeFailed(channel.remoteAddress, error))
-            case .timedOut: onEvent(.handshakeFailed(channel.remoteAddress, nil))
+            case .failed(let error): onEvent(.handshakeFailed(peer, error))
+            case .timedOut: onEvent(.handshakeFailed(peer, nil))
             }
         }
         try channel.pipeline.syncOperations.addHandler(handler)

@@ -53,7 +53,10 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
 
     /// Whether TLS is underneath.
     public var isSecure: Bool { flags.contains(.secure) }
-    public var remoteAddress: SocketAddress? { channel.remoteAddress }
+    /// What is known about the client besides; nil where the host that it asked for has no rule for client certificates.
+    package internal(set) var security: ConnectionSecurity?
+    /// Who is at the other end; behind a load balancer that speaks the PROXY protocol whoever is at the other end of that one.
+    public let remoteAddress: SocketAddress?
     /// The address of this side.
     public var localAddress: SocketAddress? { channel.localAddress }
 
@@ -63,8 +66,9 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         unflushedBytes <= highWater && channel.isWritable && flags.isDisjoint(with: [.outputEnding, .ended])
     }
 
-    private init(channel: any Channel, marks: WaterMarks, isSecure: Bool) {
+    private init(channel: any Channel, marks: WaterMarks, isSecure: Bool, peerAddress: SocketAddress?) {
         self.channel = channel
+        remoteAddress = peerAddress ?? channel.remoteAddress
         eventLoop = channel.eventLoop
         flusher = LoopFlusher.on(channel.eventLoop)
         highWater = marks.high
@@ -72,11 +76,14 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
     }
 
     /// Makes an active channel a transport. Must be called on the channel's loop, before input can arrive.
-    /// - Parameter isSecure: whether a TLS handler is in the pipeline already, put there before.
-    public static func install(on channel: any Channel, marks: WaterMarks = WaterMarks(), isSecure: Bool = false) throws
-        -> SocketTransport
-    {
-        let transport = SocketTransport(channel: channel, marks: marks, isSecure: isSecure)
+    /// - Parameters:
+    ///   - isSecure: whether a TLS handler is in the pipeline already, put there before.
+    ///   - peerAddress: nil: the channel's.
+    public static func install(
+        on channel: any Channel, marks: WaterMarks = WaterMarks(), isSecure: Bool = false,
+        peerAddress: SocketAddress? = nil
+    ) throws -> SocketTransport {
+        let transport = SocketTransport(channel: channel, marks: marks, isSecure: isSecure, peerAddress: peerAddress)
         if let options = channel.syncOptions {
             try options.setOption(.allowRemoteHalfClosure, value: true)
             try options.setOption(.writeBufferWaterMark, value: .init(low: marks.low, high: marks.high))

@@ -90,7 +90,7 @@ public final class KiteServer: Service {
                     metadata: ["peer": "\(address.map { "\($0)" } ?? "unknown")"])
             case .acceptFailed(let error):
                 logger.error("Cannot accept a connection", metadata: ["error": "\(error)"])
-            case .handshakeFailed: break
+            case .handshakeFailed, .proxyHeaderFailed: break
             }
         }
         let onAccept: @Sendable (SocketTransport) -> Void = { transport in

@@ -2,15 +2,22 @@
 import Foundation
 import KiteCommand
 import KiteGateway
+import KiteTLS
 import NIOPosix
 
 struct GatewayAdminSource: AdminSource {
     let gateway: Gateway
+    /// Of the TLS listeners, where there are any.
+    let certificates: ServerCertificates?
     /// Why Kontrol is not to be had; nil when all is well.
     let kontrolProblem: @Sendable () async -> String?
 
-    init(gateway: Gateway, kontrolProblem: @escaping @Sendable () async -> String?) {
+    init(
+        gateway: Gateway, certificates: ServerCertificates? = nil,
+        kontrolProblem: @escaping @Sendable () async -> String?
+    ) {
         self.gateway = gateway
+        self.certificates = certificates
         self.kontrolProblem = kontrolProblem
         // The uptime counts from here, not from the first question.
         _ = ProcessStatistics.start
@@ -19,7 +26,12 @@ struct GatewayAdminSource: AdminSource {
     func metrics() async -> String {
         let process =
             (try? await NIOThreadPool.singleton.runIfActive { ProcessStatistics.now() }) ?? ProcessStatistics()
-        return MetricsText.text(await gateway.metrics(), process, isReady: await unreadiness() == nil)
+        let statistics = certificates.map {
+            CertificateStatistics(
+                $0.store.status, reloadFailures: $0.reloadFailures, now: Int64(Date().timeIntervalSince1970))
+        }
+        return MetricsText.text(
+            await gateway.metrics(), process, isReady: await unreadiness() == nil, certificates: statistics)
     }
 
     func unreadiness() async -> String? {

@@ -1,13 +1,25 @@
 /// The gateway's numbers and the process's as Prometheus text. docs/operations.md explains each family.
 import KiteCommand
 import KiteGateway
+import KiteTLS
 
 enum MetricsText {
     /// The text of `/metrics`.
-    static func text(_ metrics: GatewayMetrics, _ process: ProcessStatistics, isReady: Bool) -> String {
+    static func text(
+        _ metrics: GatewayMetrics, _ process: ProcessStatistics, isReady: Bool,
+        certificates: CertificateStatistics? = nil
+    ) -> String {
         var text = PrometheusText()
         requests(metrics, &text)
         connections(metrics, &text)
+        if let certificates {
+            text.metric(
+                "kiteproxy_certificate_expiry_seconds", .gauge, "Time until a host's certificate expires",
+                label: "name", certificates.secondsLeft)
+            text.metric(
+                "kiteproxy_certificate_reload_failures_total", .counter,
+                "Changed certificate files that could not be used", certificates.reloadFailures)
+        }
         text.metric("kiteproxy_ready", .gauge, "Whether /readyz answers 200", isReady ? 1 : 0)
         text.info("kiteproxy_build_info", "The version that runs", [("version", programVersion)])
         text.metric(
@@ -21,7 +33,11 @@ enum MetricsText {
     }
 
     /// What a gateway without traffic says, for tests and documentation.
-    static var sample: String { text(GatewayMetrics(), ProcessStatistics(), isReady: true) }
+    static var sample: String {
+        text(
+            GatewayMetrics(), ProcessStatistics(), isReady: true,
+            certificates: CertificateStatistics([], reloadFailures: 0, now: 0))
+    }
 
     private static func requests(_ metrics: GatewayMetrics, _ text: inout PrometheusText) {
         let classes = metrics.responses.enumerated().map { index, count in
@@ -60,6 +76,9 @@ enum MetricsText {
         text.metric(
             "kiteproxy_tls_handshakes_failed_total", .counter, "TLS handshakes that failed or took too long",
             metrics.failedHandshakes)
+        text.metric(
+            "kiteproxy_proxy_headers_failed_total", .counter,
+            "Connections of load balancers without a proper PROXY protocol header", metrics.failedProxyHeaders)
         text.metric("kiteproxy_upgrades_open", .gauge, "Open upgraded connections (WebSockets)", metrics.openUpgrades)
         text.metric(
             "kiteproxy_upstream_connections_open", .gauge, "Open connections to direct targets, idle ones included",
@@ -78,5 +97,22 @@ enum MetricsText {
         text.metric(
             "kiteproxy_ejections_total", .counter, "Targets left out for a while because they failed",
             metrics.ejections)
+    }
+}
+
+/// What `/metrics` says about certificates.
+struct CertificateStatistics: Sendable {
+    /// By host name, of the certificate that expires first where a name has several; names in order.
+    let secondsLeft: [(String, Int64)]
+    let reloadFailures: Int
+
+    /// - Parameter now: seconds since 1970.
+    init(_ certificates: [CertificateStore.Status], reloadFailures: Int, now: Int64) {
+        var left: [String: Int64] = [:]
+        for certificate in certificates {
+            for name in certificate.names { left[name] = min(left[name] ?? .max, certificate.notAfter - now) }
+        }
+        secondsLeft = left.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+        self.reloadFailures = reloadFailures
     }
 }

@@ -47,6 +47,12 @@ struct ListeningFlags: SettingFlags {
     var tlsCertificates: [String] = []
     @Option(name: .customLong("tls-key"), help: help("tls-key"))
     var tlsKeys: [String] = []
+    @Option(name: .customLong("tls-default"), help: help("tls-default"))
+    var tlsDefault: String?
+    @Option(name: .customLong("tls-min-version"), help: help("tls-min-version"))
+    var tlsMinimumVersion: String?
+    @Option(name: .customLong("proxy-protocol"), help: help("proxy-protocol"))
+    var proxyProtocol: [String] = []
     @Option(name: .customLong("public-url"), help: help("public-url"))
     var publicURL: String?
     @Option(name: .customLong("domain"), help: help("domain"))
@@ -65,6 +71,9 @@ struct ListeningFlags: SettingFlags {
             "listen-tls": listenTLS,
             "tls-cert": tlsCertificates,
             "tls-key": tlsKeys,
+            "tls-default": one(tlsDefault),
+            "tls-min-version": one(tlsMinimumVersion),
+            "proxy-protocol": proxyProtocol,
             "public-url": one(publicURL),
             "domain": one(domain),
             "admin-listen": one(adminListen),

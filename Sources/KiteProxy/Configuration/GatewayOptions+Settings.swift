@@ -15,6 +15,7 @@ extension GatewayConfiguration {
         options.domain = settings[GatewaySettings.domain]
         options.threads = threads
         options.trustedProxies = settings[GatewaySettings.trustedProxies]
+        options.proxyProtocol = settings[GatewaySettings.proxyProtocol]
         options.directTargets =
             switch settings[GatewaySettings.directLoopback] {
             case .auto: isOpenToOthers ? .refusingLoopback : .derived

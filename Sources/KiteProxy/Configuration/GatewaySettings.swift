@@ -198,6 +198,7 @@ enum GatewaySettings {
                 "Listening",
                 [
                     AnySetting(listen), AnySetting(listenTLS), AnySetting(tlsCertificates), AnySetting(tlsKeys),
+                    AnySetting(tlsDefault), AnySetting(tlsMinimumVersion), AnySetting(proxyProtocol),
                     AnySetting(publicURL), AnySetting(domain), AnySetting(adminListen), AnySetting(threads),
                     AnySetting(takeOver),
                 ]),
@@ -245,7 +246,8 @@ enum GatewaySettings {
 extension GatewaySettings {
     /// Keys whose new values are put into effect by `SIGHUP`, for what begins afterwards.
     static let reloadable: Set<String> = [
-        trustedProxies.key, directLoopback.key, directAllow.key, directDeny.key, accessLog.key, headBytes.key,
+        tlsDefault.key, tlsMinimumVersion.key, trustedProxies.key, directLoopback.key, directAllow.key, directDeny.key,
+        accessLog.key, headBytes.key,
         targetBytes.key, bodyBytes.key, connectionsPerTarget.key, idleConnectionsPerTarget.key, resolvedRoutes.key,
         pendingResolutions.key, parkedPerRoute.key, parked.key, parkTime.key, headTimeout.key, keepAliveTimeout.key,
         connectTimeout.key, responseTimeout.key, bodyIdleTimeout.key, upstreamIdleTimeout.key, resolvedTime.key,

@@ -1,123 +1,161 @@
-/// The certificates of the TLS listeners: chosen by the name that the visitor asks for, read again when their files change.
+/// The certificates of the TLS listeners that lie in files: read, watched, and put into the store that handshakes choose from.
 import Foundation
 import KiteCommand
+import KiteTLS
 import Logging
-import NIOCore
-import NIOSSL
 import ServiceLifecycle
 import Synchronization
 
-/// Certificate chains with their keys. Run it to notice changed files.
+/// Run it to notice changed files and certificates that are about to expire.
 final class ServerCertificates: Service {
-    private struct Pair: Sendable {
-        let chain: [NIOSSLCertificateSource]
-        let key: NIOSSLPrivateKeySource
-        /// In lower case; may begin with `*.`.
-        let names: [String]
-    }
-    private let files: [(certificate: String, key: String)]
-    private let pairs: Mutex<[Pair]>
+    /// Certificate and key.
+    typealias Files = (certificate: String, key: String)
+
+    /// Where handshakes choose from; others may put certificates there, too.
+    let store: CertificateStore
+    private let files: [Files]
+    /// What is in use of each pair of files.
+    private let current: Mutex<[ServerCertificate]>
+    private let failures = Atomic<Int>(0)
     private let logger: Logger
+    /// How often files are looked at.
+    private static let interval = Duration.seconds(2)
 
     /// - Throws: ``CommandFailure`` naming the file that cannot be used.
-    init(_ files: [(certificate: String, key: String)], logger: Logger) throws {
+    init(_ files: [Files], options: CertificateStore.Options = .init(), logger: Logger) throws {
         self.files = files
         self.logger = logger
-        pairs = Mutex(try Self.read(files))
-    }
-
-    /// A context whose handshakes use the present certificates.
-    func context() throws -> NIOSSLContext {
-        guard let first = pairs.withLock({ $0.first }) else {
-            throw CommandFailure(.usage, "a TLS listener needs a certificate: give `tls-cert` and `tls-key`")
-        }
-        var configuration = TLSConfiguration.makeServerConfiguration(
-            certificateChain: first.chain, privateKey: first.key)
-        configuration.minimumTLSVersion = .tlsv12
-        configuration.applicationProtocols = ["http/1.1"]
-        configuration.sslContextCallback = { [weak self] values, promise in
-            guard let pair = self?.pair(for: values.serverHostname) else { return promise.succeed(.noChanges) }
-            var override = NIOSSLContextConfigurationOverride()
-            override.certificateChain = pair.chain
-            override.privateKey = pair.key
-            promise.succeed(override)
-        }
-        return try NIOSSLContext(configuration: configuration)
-    }
-
-    private func pair(for name: String?) -> Pair? {
-        let name = name?.lowercased() ?? ""
-        return pairs.withLock { pairs in
-            pairs.first { pair in pair.names.contains { Self.matches($0, name) } } ?? pairs.first
+        store = CertificateStore(options: options)
+        let certificates = try files.map { try Self.read($0) }
+        current = Mutex(certificates)
+        do throws(CertificateError) {
+            try store.replace(certificates, of: .files)
+        } catch {
+            throw CommandFailure(.failed, "`tls-cert`: \(error)")
         }
     }
 
-    /// Whether a certificate's name stands for a host's; `*` stands for one label (RFC 9525 section 6.3).
-    static func matches(_ pattern: String, _ name: String) -> Bool {
-        guard pattern.hasPrefix("*.") else { return pattern == name }
-        guard let dot = name.firstIndex(of: "."), dot > name.startIndex else { return false }
-        return name[dot...] == pattern.dropFirst()
-    }
+    /// How often changed files could not be used.
+    var reloadFailures: Int { failures.load(ordering: .relaxed) }
 
-    private static func read(_ files: [(certificate: String, key: String)]) throws -> [Pair] {
-        try files.map { file in
-            let chain: [NIOSSLCertificate]
-            do {
-                chain = try NIOSSLCertificate.fromPEMFile(file.certificate)
-            } catch {
-                throw CommandFailure(.failed, "`tls-cert`: \(file.certificate) holds no certificates in PEM: \(error)")
-            }
-            let key: NIOSSLPrivateKey
-            do {
-                key = try NIOSSLPrivateKey(file: file.key, format: .pem)
-            } catch {
-                throw CommandFailure(.failed, "`tls-key`: \(file.key) holds no private key in PEM: \(error)")
-            }
-            guard let leaf = chain.first else {
-                throw CommandFailure(.failed, "`tls-cert`: \(file.certificate) holds no certificate")
-            }
-            let names = leaf._subjectAlternativeNames().filter { $0.nameType == .dnsName }
-                .map { String(decoding: $0.contents, as: UTF8.self).lowercased() }
-            return Pair(chain: chain.map { .certificate($0) }, key: .privateKey(key), names: names)
+    private static func read(_ files: Files) throws -> ServerCertificate {
+        let chain = try content(of: files.certificate, key: "tls-cert")
+        let key = try content(of: files.key, key: "tls-key")
+        do throws(CertificateError) {
+            return try ServerCertificate(chainPEM: chain, keyPEM: key)
+        } catch {
+            throw CommandFailure(.failed, "`tls-cert` \(files.certificate), `tls-key` \(files.key): \(error)")
         }
     }
 
-    /// Looks for changed files until shutdown. A pair that does not fit is reported, and the old one stays.
+    private static func content(of path: String, key: String) throws -> [UInt8] {
+        do {
+            return Array(try Data(contentsOf: URL(fileURLWithPath: path)))
+        } catch {
+            throw CommandFailure(.failed, "`\(key)`: \(path) cannot be read: \(error.localizedDescription)")
+        }
+    }
+
+    /// Looks for changed files until shutdown. A pair that does not fit is reported, and what was in use stays.
     func run() async throws {
         await cancelWhenGracefulShutdown {
-            var before = self.stamps()
-            while (try? await Task.sleep(for: .seconds(2))) != nil {
-                let now = self.stamps()
-                guard now != before else { continue }
-                before = now
-                do {
-                    try self.reload()
-                } catch {
-                    self.logger.error(
-                        "The changed certificates cannot be used; the old ones stay", metadata: ["cause": "\(error)"])
+            var known = self.files.map(Self.stamp)
+            /// Pairs that could not be used when they were looked at last.
+            var failed: [Int: String] = [:]
+            var expiry = ExpiryWatch()
+            while (try? await Task.sleep(for: Self.interval)) != nil {
+                for (index, pair) in self.files.enumerated() {
+                    let now = Self.stamp(pair)
+                    guard now != known[index] || failed[index] != nil else { continue }
+                    let isNew = now != known[index]
+                    known[index] = now
+                    do {
+                        try self.reload(index)
+                        failed[index] = nil
+                    } catch {
+                        // Two files are seldom written at once: only what is still wrong when looked at again is worth a word.
+                        let cause = "\(error)"
+                        if !isNew, failed[index] == "" || failed[index] != cause { self.report(cause) }
+                        failed[index] = isNew ? "" : cause
+                    }
+                }
+                for warning in expiry.due(self.store.status, now: Int64(Date().timeIntervalSince1970)) {
+                    self.logger.warning(
+                        "A certificate expires soon",
+                        metadata: [
+                            "names": "\(warning.names.joined(separator: ", "))", "days": "\(warning.days)",
+                            "origin": "\(warning.origin)",
+                        ])
                 }
             }
         }
     }
 
-    /// Reads the files again.
-    /// - Throws: why they cannot be used; the old ones stay then.
-    func reload() throws {
-        let fresh = try Self.read(files)
-        // A chain and a key that do not belong together fail here rather than in front of visitors.
-        for pair in fresh {
-            _ = try NIOSSLContext(
-                configuration: .makeServerConfiguration(certificateChain: pair.chain, privateKey: pair.key))
-        }
-        pairs.withLock { $0 = fresh }
-        logger.notice("Certificates read again")
+    private func report(_ cause: String) {
+        failures.add(1, ordering: .relaxed)
+        logger.error("A changed certificate cannot be used; the old one stays", metadata: ["cause": "\(cause)"])
     }
 
-    private func stamps() -> [String] {
-        files.flatMap { [$0.certificate, $0.key] }.map { path in
-            let attributes = try? FileManager.default.attributesOfItem(atPath: path)
+    private func reload(_ index: Int) throws {
+        let fresh = try Self.read(files[index])
+        let all = current.withLock { current in
+            guard current.indices.contains(index) else { return current }
+            current[index] = fresh
+            return current
+        }
+        try store.replace(all, of: .files)
+        logger.notice("A certificate was read again", metadata: ["names": "\(fresh.names.joined(separator: ", "))"])
+    }
+
+    /// Reads all files again, whether they changed or not.
+    /// - Throws: what cannot be used; the old certificate stays in its place, all others are in use.
+    func reload() throws {
+        var problems: [String] = []
+        for index in files.indices {
+            do {
+                try reload(index)
+            } catch {
+                failures.add(1, ordering: .relaxed)
+                problems.append("\(error)")
+            }
+        }
+        guard problems.isEmpty else { throw CommandFailure(.failed, problems.joined(separator: "; ")) }
+    }
+
+    /// Changes when a file does, also where a link is turned to another one.
+    private static func stamp(_ files: Files) -> String {
+        [files.certificate, files.key].map { path in
+            let target = URL(fileURLWithPath: path).resolvingSymlinksInPath().path
+            let attributes = try? FileManager.default.attributesOfItem(atPath: target)
             let time = (attributes?[.modificationDate] as? Date)?.timeIntervalSince1970 ?? 0
-            return "\(time) \(attributes?[.size] as? Int ?? 0)"
+            return "\(target) \(time) \(attributes?[.size] as? Int ?? 0) \(attributes?[.systemFileNumber] as? Int ?? 0)"
+        }.joined(separator: " ")
+    }
+}
+
+/// Which certificates deserve a warning: those with less than 14 days left, once a day.
+struct ExpiryWatch {
+    struct Warning: Sendable, Hashable {
+        var names: [String]
+        /// Negative when it has expired.
+        var days: Int64
+        var origin: CertificateStore.Origin
+    }
+
+    static let notice: Int64 = 14 * 86400
+    /// When a warning was given last, by fingerprint.
+    private var warned: [String: Int64] = [:]
+
+    /// - Parameter now: seconds since 1970.
+    mutating func due(_ certificates: [CertificateStore.Status], now: Int64) -> [Warning] {
+        let expiring = certificates.filter { $0.notAfter - now < Self.notice }
+        let fingerprints = Set(expiring.map(\.fingerprint))
+        warned = warned.filter { fingerprints.contains($0.key) }
+        return expiring.compactMap { certificate in
+            if let last = warned[certificate.fingerprint], now - last < 86400 { return nil }
+            warned[certificate.fingerprint] = now
+            return Warning(
+                names: certificate.names, days: (certificate.notAfter - now) / 86400, origin: certificate.origin)
         }
     }
 }

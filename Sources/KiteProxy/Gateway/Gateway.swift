@@ -3,10 +3,10 @@ package import KiteCore
 import KiteDialing
 package import KiteHTTP
 import KiteSupport
+import KiteTLS
 package import Logging
 package import NIOCore
 import NIOPosix
-import NIOSSL
 import ServiceLifecycle
 import Synchronization
 
@@ -171,13 +171,17 @@ package final class Gateway: Service {
         _ workers: [WorkerReference]
     ) async throws -> Listener {
         var configuration = Listener.Configuration(limiter: limiter)
+        let balancers = self.options.proxyProtocol
+        if !balancers.isEmpty {
+            configuration.expectsProxyHeader = { address in balancers.contains { $0.contains(address) } }
+        }
+        configuration.handshakeTimeout = self.options.timeouts.tlsHandshake
         if options.isSecure {
-            guard let context = self.options.tlsContext else {
+            guard let certificates = self.options.certificates else {
                 throw GatewayError("a TLS listener needs a certificate and its key")
             }
-            configuration.handshakeTimeout = self.options.timeouts.tlsHandshake
             configuration.addSecurity = {
-                try $0.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
+                try $0.pipeline.syncOperations.addHandler(ServerTLSHandler(store: certificates))
             }
         }
         do {

@@ -1,6 +1,7 @@
 /// What can be set on a gateway. Plain values: where they come from (flags, environment, file) is the command's business.
 package import KiteCore
 import KiteHTTP
+package import KiteTLS
 package import NIOCore
 package import NIOSSL
 
@@ -12,7 +13,7 @@ package struct GatewayOptions: Sendable {
         package var host: String
         /// 0 lets the system choose.
         package var port: Int
-        /// Whether TLS is spoken, with ``GatewayOptions/tlsContext``.
+        /// Whether TLS is spoken, with ``GatewayOptions/certificates``.
         package var isSecure: Bool
 
         package init(host: String, port: Int, isSecure: Bool = false) {
@@ -24,9 +25,8 @@ package struct GatewayOptions: Sendable {
 
     /// Where visitors and agents connect.
     package var listeners = [Listener(host: "127.0.0.1", port: 3999)]
-    /// Certificates of the TLS listeners; must be set when there is one. See ``CertificateStore`` for several certificates chosen by
-    /// name and replaced while running.
-    package var tlsContext: NIOSSLContext?
+    /// Certificates of the TLS listeners, chosen by name and replaced while running; must be set when there is one.
+    package var certificates: CertificateStore?
     /// How the outside reaches this gateway, without a trailing slash (`https://gw.example.com`); from the first bound listener when nil.
     package var publicURL: String?
     /// The base domain of host routes, without a leading dot; no host routes when nil.
@@ -36,6 +36,8 @@ package struct GatewayOptions: Sendable {
 
     /// Peers whose `Forwarded` and `X-Forwarded-*` fields are believed and extended; those of anyone else are replaced.
     package var trustedProxies: [AddressRange] = []
+    /// Peers whose connections begin with a header of the PROXY protocol, which says for whom they are.
+    package var proxyProtocol: [AddressRange] = []
     /// Which addresses a kite may register as its own, and Kontrol may name.
     package var directTargets = DirectTargetPolicy.derived
     /// The name this gateway gives itself in `Via`; must be unique among the gateways that a request can pass, since it is what loops

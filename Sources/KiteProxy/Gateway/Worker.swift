@@ -4,6 +4,7 @@ import KiteCore
 import KiteDialing
 import KiteHTTP
 import KiteSupport
+import KiteTLS
 import KiteTunnel
 import Logging
 import NIOCore
@@ -127,6 +128,11 @@ final class Worker {
         case .acceptFailed(let error):
             cause = "accepting failed"
             detail = "\(error)"
+        case .handshakeFailed(_, is ChallengeAnswered): return
+        case .proxyHeaderFailed(let address, let error):
+            metrics.failedProxyHeaders &+= 1
+            cause = error == nil ? "no PROXY protocol header in time" : "no PROXY protocol header"
+            detail = "\(address?.ipAddress ?? "-")\(error.map { ": \($0)" } ?? "")"
         case .handshakeFailed(let address, let error):
             metrics.failedHandshakes &+= 1
             cause = error == nil ? "no TLS handshake in time" : "TLS handshake failed"

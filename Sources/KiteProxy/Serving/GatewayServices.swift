@@ -5,6 +5,7 @@ import KiteCommand
 import KiteCore
 import KiteGateway
 import KiteHTTP
+import KiteTLS
 import Logging
 import NIOCore
 import ServiceLifecycle
@@ -73,10 +74,11 @@ struct GatewayServices: Sendable {
         options.kontrolUsername = identity.username
         options.kontrolEnvironment = identity.environment
         var served: ServerCertificates?
-        if !configuration.certificates.isEmpty {
-            let store = try ServerCertificates(configuration.certificates, logger: logger)
-            options.tlsContext = try store.context()
-            served = store
+        if !configuration.certificates.isEmpty || !settings[GatewaySettings.listenTLS].isEmpty {
+            let certificates = try ServerCertificates(
+                configuration.certificates, options: configuration.tlsOptions, logger: logger)
+            options.certificates = certificates.store
+            served = certificates
         }
         let claims: StoredClaims
         do {
@@ -95,7 +97,7 @@ struct GatewayServices: Sendable {
         kite.attach(gateway)
 
         let isEmbedded = kontrol != nil
-        let source = GatewayAdminSource(gateway: gateway) {
+        let source = GatewayAdminSource(gateway: gateway, certificates: served) {
             if isEmbedded || client.client.remote?.isClosed == false { return nil }
             return "there is no connection to Kontrol at \(kontrolURL)"
         }

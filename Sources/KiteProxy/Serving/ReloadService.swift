@@ -1,6 +1,7 @@
 /// `SIGHUP`: configuration and certificates are read again, and put into effect where that can be done in a running gateway.
 import KiteCommand
 import KiteGateway
+import KiteTLS
 import Logging
 import ServiceLifecycle
 import UnixSignals
@@ -36,6 +37,7 @@ struct ReloadService: Service {
         let fresh = try load()
         let missing = fresh.missingFiles()
         guard missing.isEmpty else { throw SettingProblems(missing) }
+        try certificates?.store.setOptions(fresh.tlsOptions)
         try certificates?.reload()
         let changed = fresh.settings.keysThatDiffer(from: current.settings)
         let waiting = changed.filter { !GatewaySettings.reloadable.contains($0) }

@@ -77,14 +77,4 @@ struct ServingTests {
             #expect(wrong.isEmpty || wrong.count < 6 || refusal?.description.contains(wrong) == false)
         }
     }
-
-    @Test(
-        "A certificate's name stands for a host's, `*` for one label",
-        arguments: [
-            ("a.test", "a.test", true), ("*.a.test", "x.a.test", true), ("*.a.test", "a.test", false),
-            ("*.a.test", "x.y.a.test", false), ("a.test", "b.test", false), ("*.a.test", "", false),
-        ])
-    func names(pattern: String, name: String, matches: Bool) {
-        #expect(ServerCertificates.matches(pattern, name) == matches)
-    }
 }

@@ -13,6 +13,8 @@ package struct GatewayMetrics: Sendable, Equatable {
     package var acceptedConnections: UInt64 = 0
     /// TLS handshakes that failed or took too long.
     package var failedHandshakes: UInt64 = 0
+    /// Connections of load balancers without a proper PROXY protocol header.
+    package var failedProxyHeaders: UInt64 = 0
     /// Exchanges that are being answered, upgraded connections not included.
     package var activeRequests = 0
     /// Upgraded connections (WebSockets) that are open.
@@ -92,6 +94,7 @@ extension GatewayMetrics {
         openConnections += other.openConnections
         acceptedConnections &+= other.acceptedConnections
         failedHandshakes &+= other.failedHandshakes
+        failedProxyHeaders &+= other.failedProxyHeaders
         activeRequests += other.activeRequests
         openUpgrades += other.openUpgrades
         openStreams += other.openStreams
