@@ -44,6 +44,16 @@ package final class CertificateStore: Sendable {
         /// Seconds since 1970.
         package var notAfter: Int64
         package var fingerprint: String
+
+        package init(
+            names: [String], origin: Origin, keyKind: ServerCertificate.KeyKind, notAfter: Int64, fingerprint: String
+        ) {
+            self.names = names
+            self.origin = origin
+            self.keyKind = keyKind
+            self.notAfter = notAfter
+            self.fingerprint = fingerprint
+        }
     }
 
     /// Asked on an event loop when a client names a host without a certificate. Where it returns a future, the handshake waits for that

@@ -17,6 +17,8 @@ final class ServerCertificates: Service {
     /// What is in use of each pair of files.
     private let current: Mutex<[ServerCertificate]>
     private let failures = Atomic<Int>(0)
+    /// How the files looked before they were read at first.
+    private let firstStamps: [String]
     private let logger: Logger
     /// How often files are looked at.
     private static let interval = Duration.seconds(2)
@@ -25,6 +27,7 @@ final class ServerCertificates: Service {
     init(_ files: [Files], options: CertificateStore.Options = .init(), logger: Logger) throws {
         self.files = files
         self.logger = logger
+        firstStamps = files.map(Self.stamp)
         store = CertificateStore(options: options)
         let certificates = try files.map { try Self.read($0) }
         current = Mutex(certificates)
@@ -59,7 +62,7 @@ final class ServerCertificates: Service {
     /// Looks for changed files until shutdown. A pair that does not fit is reported, and what was in use stays.
     func run() async throws {
         await cancelWhenGracefulShutdown {
-            var known = self.files.map(Self.stamp)
+            var known = self.firstStamps
             /// Pairs that could not be used when they were looked at last.
             var failed: [Int: String] = [:]
             var expiry = ExpiryWatch()

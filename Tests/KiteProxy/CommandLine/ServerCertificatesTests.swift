@@ -89,13 +89,11 @@ import Testing
         let certificates = try ServerCertificates([files("tls")], logger: logger)
         let before = certificates.store.status
         let watching = Task { try await certificates.run() }
-        // Give the watcher its first look.
-        try await Task.sleep(for: .milliseconds(200))
         try manager.removeItem(atPath: path("data"))
         try manager.createSymbolicLink(atPath: path("data"), withDestinationPath: "v2")
-        let changed = ContinuousClock.now
+        // Ends by the time limit where nothing is noticed.
         while certificates.store.status == before { try await Task.sleep(for: .milliseconds(20)) }
-        #expect(ContinuousClock.now - changed < .seconds(5))
+        #expect(certificates.reloadFailures == 0)
         watching.cancel()
         _ = try? await watching.value
     }
