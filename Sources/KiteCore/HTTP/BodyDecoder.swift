@@ -6,11 +6,18 @@ public import NIOCore
 public struct BodyDecoder {
     private enum Framing {
         case known(remaining: Int64)
-        case chunked(ChunkDecoder)
+        case chunked(Chunks)
         case untilClose(room: Int64)
         case done
     }
     private var framing: Framing
+
+    /// Most bodies are not chunked, and the state machines that a decoder is part of are moved about: they stay small this way. Decoders
+    /// are handed on, never copied to be used twice.
+    private final class Chunks {
+        var decoder: ChunkDecoder
+        init(_ decoder: ChunkDecoder) { self.decoder = decoder }
+    }
 
     /// The body of a request that a ``RequestScanner`` returned. Bodies beyond ``HTTPLimits/bodyBytes`` are refused with 413.
     public init(request: RequestHead, limits: HTTPLimits = HTTPLimits()) {
@@ -19,7 +26,7 @@ public struct BodyDecoder {
             switch request.bodyLength {
             case .none: .known(remaining: 0)
             case .known(let length): .known(remaining: length)
-            case .unknown: .chunked(ChunkDecoder(limits: limits, bodyLimit: limit))
+            case .unknown: .chunked(Chunks(ChunkDecoder(limits: limits, bodyLimit: limit)))
             }
     }
 
@@ -31,7 +38,7 @@ public struct BodyDecoder {
             case .known(let length): .known(remaining: length)
             case .unknown:
                 if response.isChunked {
-                    .chunked(ChunkDecoder(limits: limits, bodyLimit: Int64.max))
+                    .chunked(Chunks(ChunkDecoder(limits: limits, bodyLimit: Int64.max)))
                 } else {
                     .untilClose(room: Int64.max)
                 }
@@ -71,11 +78,11 @@ public struct BodyDecoder {
             guard let bytes = Self.take(room, from: &buffer) else { return nil }
             framing = .untilClose(room: room - Int64(bytes.readableBytes))
             return .bytes(bytes)
-        case .chunked(var decoder):
+        case .chunked(let chunks):
             framing = .done
-            let part = try decoder.next(from: &buffer)
+            let part = try chunks.decoder.next(from: &buffer)
             if case .end? = part { return part }
-            framing = .chunked(decoder)
+            framing = .chunked(chunks)
             return part
         case .done:
             return nil

@@ -13,6 +13,8 @@ public protocol Exchange: AnyObject {
     /// The request's head. Its bytes stay valid as long as the value is held; copy what must outlive the exchange cheaply
     /// by copying the value. Once the handler has had its last call it may be empty.
     var request: RequestHead { get }
+    /// Whether content follows the head, whatever its length.
+    var hasRequestBody: Bool { get }
     /// Who sent it.
     var peer: ExchangePeer { get }
     /// Receives the request's body and what happens to the exchange. Must be set before the call that delivered the
@@ -89,6 +91,8 @@ public protocol ExchangeAcceptor: AnyObject {
 }
 
 extension Exchange {
+    public var hasRequestBody: Bool { request.bodyLength != .none }
+
     /// Answers completely with a small body: refusals, greetings, health checks.
     public func respond(_ head: ResponseHead, body: ByteBuffer) {
         var head = head

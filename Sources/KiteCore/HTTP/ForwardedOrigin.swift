@@ -5,7 +5,7 @@ public import NIOCore
 /// `X-Forwarded-Prefix`, `X-Real-IP`, `Forwarded` (RFC 7239) and `Via` (RFC 9110 section 7.6.3).
 ///
 /// What a trusted proxy says in these fields is kept and extended; what anyone else says is replaced.
-public struct ForwardedOrigin: Sendable {
+public final class ForwardedOrigin: Sendable {
     /// The fields that ``write(for:into:)`` is responsible for; `Via` is only appended to.
     static let fields: FieldSet = [
         .forwarded, .xForwardedFor, .xForwardedHost, .xForwardedProto, .xForwardedPrefix, .xRealIP,

@@ -318,6 +318,7 @@ public final class HTTPClientConnection: ByteTransportDelegate {
 extension ByteBufferView {
     /// `text/event-stream`, with or without parameters.
     fileprivate var isEventStream: Bool {
+        guard count >= 17, self[startIndex] | 0x20 == UInt8(ascii: "t") else { return false }
         let type = prefix { $0 != UInt8(ascii: ";") && $0 != 0x20 && $0 != 0x09 }
         return type.equalsIgnoringCase("text/event-stream")
     }

@@ -272,21 +272,14 @@ public final class HTTPServerConnection: ByteTransportDelegate {
 
     private func updateDeadline() {
         guard !isOver, let timer else { return }
-        let wanted = machine.deadline(isWritable: transport.isWritable)
+        let isWritable = transport.isWritable
+        let wanted = machine.deadline(isWritable: isWritable)
         guard wanted != armed || hasProgress else { return }
         hasProgress = false
         armed = wanted
-        switch wanted {
-        case .none: timer.cancel()
-        case .keepAlive:
-            timer.start(after: min(lastRequestTime ?? .hours(1), machine.limits.keepAliveTimeout))
-        case .head: timer.start(after: machine.limits.headTimeout)
-        case .body: timer.start(after: machine.limits.bodyIdleTimeout)
-        case .stalledWrite: timer.start(after: machine.limits.stalledWriteTimeout)
-        case .halfClosed: timer.start(after: machine.limits.halfClosedTimeout)
-        case .linger: timer.start(after: machine.limits.lingerTimeout)
-        case .closing: timer.start(after: machine.limits.stalledWriteTimeout)
-        }
+        guard var time = machine.time(for: wanted) else { return timer.cancel() }
+        if wanted == .keepAlive, let lastRequestTime { time = min(time, lastRequestTime) }
+        timer.start(after: time)
     }
 
     private func deadlinePassed() {
@@ -304,12 +297,12 @@ public final class HTTPServerConnection: ByteTransportDelegate {
         write(head, method: .get, isChunked: false, connection: .persist)
     }
 
-    func respond(_ head: ResponseHead, to request: RequestHead) {
+    func respond(_ head: ResponseHead, method: RequestMethod, minorVersion: UInt8) {
         switch machine.respond(head) {
         case .write(let framing, let isKeepAlive):
             let connection: MessageWriter.ConnectionOption =
-                isKeepAlive ? (request.minorVersion > 0 ? .persist : .keepAlive) : .close
-            write(head, method: request.method, isChunked: framing == .chunked, connection: connection)
+                isKeepAlive ? (minorVersion > 0 ? .persist : .keepAlive) : .close
+            write(head, method: method, isChunked: framing == .chunked, connection: connection)
             wroteToHalfClosed()
         case .ignore: break
         case .abort(let reason): abort(reason)

@@ -398,6 +398,19 @@ struct HTTPServerConnectionStateMachine {
         }
     }
 
+    /// How long that may take; nil: as long as it likes.
+    func time(for deadline: Deadline) -> TimeAmount? {
+        switch deadline {
+        case .none: nil
+        case .keepAlive: limits.keepAliveTimeout
+        case .head: limits.headTimeout
+        case .body: limits.bodyIdleTimeout
+        case .stalledWrite, .closing: limits.stalledWriteTimeout
+        case .halfClosed: limits.halfClosedTimeout
+        case .linger: limits.lingerTimeout
+        }
+    }
+
     /// A deadline has passed.
     mutating func expired(_ deadline: Deadline) -> Action {
         switch deadline {

@@ -21,7 +21,7 @@ final class ServerExchange: Exchange {
     // MARK: For the connection
 
     /// Starts a new life; only when nobody else holds the object.
-    func begin(_ request: RequestHead, _ connection: HTTPServerConnection) {
+    func begin(_ request: consuming RequestHead, _ connection: HTTPServerConnection) {
         self.request = request
         self.connection = connection
     }
@@ -46,10 +46,14 @@ final class ServerExchange: Exchange {
 
     // MARK: Exchange
 
+    // Asked often, and a head takes long to copy.
+    var hasRequestBody: Bool { request.bodyLength != .none }
     var isWritable: Bool { connection?.transport.isWritable ?? false }
     var isEnded: Bool { connection == nil }
     func sendInformational(_ head: ResponseHead) { connection?.sendInformational(head) }
-    func respond(_ head: ResponseHead) { connection?.respond(head, to: request) }
+    func respond(_ head: ResponseHead) {
+        connection?.respond(head, method: request.method, minorVersion: request.minorVersion)
+    }
     func write(_ bytes: ByteBuffer) { connection?.write(bytes) }
     func finish(trailers: HeaderBlock?) { connection?.finish(trailers: trailers) }
     func upgrade(_ head: ResponseHead) -> (any ByteTransport)? { connection?.upgrade(head) }

@@ -21,7 +21,7 @@ extension ProxyExchange {
             detours += 1
             attempts -= 1
             leaveUpstream()
-            if exchange.request.bodyLength != .none { exchange.setReading(false) }
+            if exchange.hasRequestBody { exchange.setReading(false) }
             stage = .connecting
             return proceed(on: route, excluding: upstream)
         }
@@ -33,7 +33,7 @@ extension ProxyExchange {
         if mayRepeat {
             worker.metrics.retries &+= 1
             leaveUpstream()
-            if exchange.request.bodyLength != .none { exchange.setReading(false) }
+            if exchange.hasRequestBody { exchange.setReading(false) }
             stage = .connecting
             return proceed(on: route, excluding: failure.wasReused ? nil : upstream)
         }

@@ -50,7 +50,7 @@ extension ProxyExchange {
 
     func exchangeRequestEnded(_ exchange: any Exchange, trailers: HeaderBlock?) {
         requestEnded = true
-        guard exchange.request.bodyLength != .none else { return }
+        guard exchange.hasRequestBody else { return }
         guard let connection else { return heldTrailers = trailers }
         finishRequest(on: connection, trailers: trailers)
     }

@@ -31,7 +31,7 @@ extension ProxyExchange {
 
     /// Whether this is a page request for `/proxy/<name>`, without anything after it. Clients of WebSockets follow no redirects.
     private var isSlashMissing: Bool {
-        guard let request = exchange?.request, !byHost, !request.wantsUpgrade else { return false }
+        guard !byHost, let request = exchange?.request, !request.wantsUpgrade else { return false }
         switch request.method {
         case .get, .head: break
         default: return false

@@ -67,7 +67,7 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         began = worker.eventLoop.now
         worker.metrics.activeRequests += 1
         exchange.handler = self
-        if exchange.request.bodyLength != .none { exchange.setReading(false) }
+        if exchange.hasRequestBody { exchange.setReading(false) }
         if let found {
             proceed(on: found)
         } else {

@@ -33,7 +33,7 @@ class Upstream {
     }
 
     /// Tells the agent, where there is one that wants to know, that a request has passed.
-    func note(_ request: RequestHead, status: UInt16, duration: TimeAmount) {}
+    func note(_ request: @autoclosure () -> RequestHead, status: UInt16, duration: TimeAmount) {}
 
     // MARK: Passive health
 
@@ -89,8 +89,9 @@ final class LaneUpstream: Upstream {
         }
     }
 
-    override func note(_ request: RequestHead, status: UInt16, duration: TimeAmount) {
+    override func note(_ request: @autoclosure () -> RequestHead, status: UInt16, duration: TimeAmount) {
         guard wantsNotes else { return }
+        let request = request()
         lane.send(
             TunnelNote(
                 tunnel: Int(tunnel), method: request.method.name, path: request.path, status: status,
