@@ -264,9 +264,12 @@ let package = Package(
             name: "TestKite", dependencies: ["KiteCore"], path: "Tests/TestKite", swiftSettings: settings
         ),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["KiteProxy", "TunnelClient", "TestKite", "ACMETestServer"],
-            path: "Tests/EndToEnd",
-            exclude: ["Peers"], swiftSettings: settings),
+            name: "EndToEndTests",
+            dependencies: nio + embedded + [
+                "KiteProxy", "TunnelClient", "TestKite", "ACMETestServer",
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ],
+            path: "Tests/EndToEnd", exclude: ["Peers"], swiftSettings: settings),
 
         // MARK: benchmarks, see docs/performance.md
         .executableTarget(
