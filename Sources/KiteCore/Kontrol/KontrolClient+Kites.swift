@@ -67,6 +67,19 @@ private struct KitesRequest: Encodable, Sendable {
     /// Go's name and kite.js's name.
     var watchCallback: DnodeFunction?
     var watchHandler: DnodeFunction?
+
+    private enum CodingKeys: CodingKey {
+        case query, watchCallback, watchHandler, who
+    }
+
+    /// As Go writes it: what there is no value for is null.
+    func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(query, forKey: .query)
+        try container.encode(watchCallback, forKey: .watchCallback)
+        try container.encodeIfPresent(watchHandler, forKey: .watchHandler)
+        try container.encodeNil(forKey: .who)
+    }
 }
 
 /// One subscription to changes, for as long as the connection lasts.
