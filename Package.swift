@@ -278,6 +278,9 @@ let package = Package(
                 "KiteHTTP", "KiteTunnel", "KiteDnode", "KiteWebSocket", .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Benchmarks/MicroBenchmarks", swiftSettings: settings),
+        .executableTarget(
+            name: "ManyAgents", dependencies: nio + ["KiteTunnel", "KiteDialing", "KiteHTTP", logging],
+            path: "Benchmarks/ManyAgents", swiftSettings: settings),
 
         // MARK: examples
         .executableTarget(
