@@ -64,7 +64,7 @@ let package = Package(
             name: "KiteHTTP2",
             dependencies: nio + [
                 .product(name: "NIOHTTP2", package: "swift-nio-http2"),
-                .product(name: "NIOHPACK", package: "swift-nio-http2"), logging, "KiteHTTP", "KiteSupport",
+                .product(name: "NIOHPACK", package: "swift-nio-http2"), "KiteHTTP", "KiteWebSocket", "KiteSupport",
             ],
             path: "Sources/KiteCore/HTTP2", swiftSettings: settings),
         .target(
@@ -169,8 +169,9 @@ let package = Package(
         .testTarget(
             name: "KiteHTTP2Tests",
             dependencies: nio + embedded + [
-                "KiteHTTP2", "KiteHTTP", "KiteSupport", .product(name: "NIOHPACK", package: "swift-nio-http2"),
-                .product(name: "NIOHTTP2", package: "swift-nio-http2"),
+                "KiteHTTP2", "KiteHTTP", "KiteWebSocket", "KiteSupport",
+                .product(name: "NIOHPACK", package: "swift-nio-http2"),
+                .product(name: "NIOHTTP2", package: "swift-nio-http2"), tls,
             ],
             path: "Tests/KiteCore/HTTP2", swiftSettings: settings),
         .testTarget(

@@ -140,5 +140,5 @@ struct ChunkDecoder {
 extension KnownField {
     /// RFC 9110 section 6.5.1: fields for framing, routing, authentication, request modifiers and content handling have no
     /// effect in trailers and are dropped there. Of the fields we know only these two are none of them.
-    var isAllowedInTrailers: Bool { self == .other || self == .etag }
+    package var isAllowedInTrailers: Bool { self == .other || self == .etag }
 }

@@ -13,17 +13,25 @@ import Darwin
 public struct DateField {
     private var second: Int = -1
     private var bytes = ByteBuffer()
+    private var value = ""
 
     public init() {}
 
     /// The field for now.
     public mutating func current() -> ByteBuffer { at(time(nil)) }
 
+    /// The field's value for now.
+    mutating func currentValue() -> String {
+        _ = current()
+        return value
+    }
+
     /// The field for a time in seconds since 1970.
     mutating func at(_ now: Int) -> ByteBuffer {
         if now != second {
             second = now
-            bytes = ByteBuffer(string: "Date: \(Self.text(now))\r\n")
+            value = Self.text(now)
+            bytes = ByteBuffer(string: "Date: \(value)\r\n")
         }
         return bytes
     }

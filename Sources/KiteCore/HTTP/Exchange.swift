@@ -52,17 +52,35 @@ public struct ExchangePeer: Sendable {
     public var localAddress: SocketAddress?
     /// Whether the connection that brought the exchange here is encrypted.
     public var isSecure: Bool
+    /// What the exchange came in.
+    public var version: HTTPVersion
     /// Whether what it says in `Forwarded` and `X-Forwarded-*` is believed.
     public var isTrustedProxy: Bool
 
     public init(
         address: SocketAddress? = nil, localAddress: SocketAddress? = nil, isSecure: Bool = false,
-        isTrustedProxy: Bool = false
+        isTrustedProxy: Bool = false, version: HTTPVersion = .http1
     ) {
         self.address = address
         self.localAddress = localAddress
         self.isSecure = isSecure
         self.isTrustedProxy = isTrustedProxy
+        self.version = version
+    }
+}
+
+/// The versions of HTTP that visitors can speak.
+public enum HTTPVersion: Sendable, Hashable, CaseIterable {
+    /// HTTP/1.1 and HTTP/1.0.
+    case http1
+    case http2
+
+    /// As ALPN calls it (RFC 7301).
+    public var name: String {
+        switch self {
+        case .http1: "http/1.1"
+        case .http2: "h2"
+        }
     }
 }
 

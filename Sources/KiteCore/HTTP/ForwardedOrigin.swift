@@ -38,7 +38,7 @@ public final class ForwardedOrigin: Sendable {
         self.address = ByteBuffer(string: address)
         element = ByteBuffer(string: "for=\(node);proto=\(scheme)")
         self.scheme = ByteBuffer(string: scheme)
-        via = ByteBuffer(string: "Via: 1.1 \(gateway)\r\n")
+        via = ByteBuffer(string: "Via: \(peer.version == .http2 ? "2.0" : "1.1") \(gateway)\r\n")
         self.gateway = gateway
     }
 

@@ -20,7 +20,7 @@ public struct HTTPError: Error, Sendable, Hashable, CustomStringConvertible {
     /// A sentence for a person; never repeats what was received.
     public let message: String
 
-    init(_ status: UInt16, _ code: Code, _ message: String) {
+    package init(_ status: UInt16, _ code: Code, _ message: String) {
         self.status = status
         self.code = code
         self.message = message
@@ -65,16 +65,16 @@ extension HTTPError {
     static var transferEncoding: HTTPError {
         HTTPError(400, .unsupportedTransferEncoding, "The only transfer encoding accepted is chunked, on HTTP/1.1.")
     }
-    static var connect: HTTPError {
+    package static var connect: HTTPError {
         HTTPError(501, .unsupportedMethod, "This is a gateway, not a forward proxy: CONNECT is not supported.")
     }
     static var expectation: HTTPError {
         HTTPError(417, .unsupportedExpectation, "The only expectation that can be met is 100-continue.")
     }
-    static var longTarget: HTTPError { HTTPError(414, .targetTooLong, "The request target is too long.") }
-    static var largeHead: HTTPError { HTTPError(431, .headTooLarge, "The header section is too large.") }
-    static var manyFields: HTTPError { HTTPError(431, .tooManyFields, "There are too many header fields.") }
-    static var largeBody: HTTPError {
+    package static var longTarget: HTTPError { HTTPError(414, .targetTooLong, "The request target is too long.") }
+    package static var largeHead: HTTPError { HTTPError(431, .headTooLarge, "The header section is too large.") }
+    package static var manyFields: HTTPError { HTTPError(431, .tooManyFields, "There are too many header fields.") }
+    package static var largeBody: HTTPError {
         HTTPError(413, .bodyTooLarge, "The request body is larger than this gateway accepts.")
     }
     static var chunk: HTTPError { HTTPError(400, .malformedChunk, "The chunked body is malformed.") }
@@ -82,7 +82,7 @@ extension HTTPError {
     static var headTimeout: HTTPError {
         HTTPError(408, .slowHead, "The request's head did not arrive in time; please try again.")
     }
-    static var bodyTimeout: HTTPError {
+    package static var bodyTimeout: HTTPError {
         HTTPError(408, .slowBody, "The request's body stopped arriving; please try again.")
     }
 

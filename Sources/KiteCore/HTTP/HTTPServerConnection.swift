@@ -15,6 +15,9 @@ public final class HTTPLoopResources {
 
     public init(wheel: TimerWheel) { self.wheel = wheel }
 
+    /// The value of the `Date` field for now.
+    package var currentDate: String { date.currentValue() }
+
     /// With a wheel of its own.
     public convenience init(eventLoop: any EventLoop) { self.init(wheel: TimerWheel(eventLoop: eventLoop)) }
 

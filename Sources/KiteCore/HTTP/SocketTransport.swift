@@ -98,6 +98,22 @@ public final class SocketTransport: ByteTransport, LoopFlushable {
         return transport
     }
 
+    /// Takes the transport out of its channel, before anything was sent or received through it: the channel speaks something else from
+    /// now on.
+    package func leaveChannel() -> any Channel {
+        delegate = nil
+        flags.insert([.ended, .toldClosed])
+        let pipeline = channel.pipeline.syncOperations
+        if let context = try? pipeline.context(handlerType: SocketTransportHandler.self) {
+            pipeline.removeHandler(context: context, promise: nil)
+        }
+        if let context = try? pipeline.context(name: Self.bottom) {
+            pipeline.removeHandler(context: context, promise: nil)
+        }
+        try? channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: false)
+        return channel
+    }
+
     // MARK: What the consumer calls
 
     public func write(_ bytes: ByteBuffer) {

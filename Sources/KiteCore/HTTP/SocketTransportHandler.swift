@@ -2,7 +2,7 @@
 import NIOCore
 
 /// The place below TLS.
-final class BottomHandler: ChannelInboundHandler {
+final class BottomHandler: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = NIOAny
 
     private let transport: SocketTransport
@@ -22,7 +22,7 @@ final class BottomHandler: ChannelInboundHandler {
 }
 
 /// The transport's place in the channel's pipeline.
-final class SocketTransportHandler: ChannelInboundHandler {
+final class SocketTransportHandler: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
 
     private let transport: SocketTransport
