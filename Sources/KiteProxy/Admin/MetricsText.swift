@@ -1,6 +1,7 @@
 /// The gateway's numbers and the process's as Prometheus text. docs/operations.md explains each family.
 import KiteCommand
 import KiteGateway
+import KiteHTTP2
 import KiteTLS
 
 enum MetricsText {
@@ -79,6 +80,14 @@ enum MetricsText {
         text.metric(
             "kiteproxy_proxy_headers_failed_total", .counter,
             "Connections of load balancers without a proper PROXY protocol header", metrics.failedProxyHeaders)
+        text.metric(
+            "kiteproxy_http2_connections_open", .gauge, "Open HTTP/2 connections", metrics.http2Connections)
+        text.metric(
+            "kiteproxy_http2_requests_total", .counter, "Requests that came over HTTP/2", metrics.http2Requests)
+        text.metric(
+            "kiteproxy_http2_faults_total", .counter,
+            "Breaches of HTTP/2 by visitors, which cost them a stream or the connection, by cause", label: "cause",
+            HTTP2Fault.allCases.map { ($0.rawValue, metrics.http2Faults[$0] ?? 0) })
         text.metric("kiteproxy_upgrades_open", .gauge, "Open upgraded connections (WebSockets)", metrics.openUpgrades)
         text.metric(
             "kiteproxy_upstream_connections_open", .gauge, "Open connections to direct targets, idle ones included",

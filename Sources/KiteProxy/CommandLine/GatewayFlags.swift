@@ -53,6 +53,8 @@ struct ListeningFlags: SettingFlags {
     var tlsMinimumVersion: String?
     @Option(name: .customLong("proxy-protocol"), help: help("proxy-protocol"))
     var proxyProtocol: [String] = []
+    @Flag(name: .customLong("http2"), inversion: .prefixedNo, help: help("http2"))
+    var http2: Bool?
     @Option(name: .customLong("public-url"), help: help("public-url"))
     var publicURL: String?
     @Option(name: .customLong("domain"), help: help("domain"))
@@ -74,6 +76,7 @@ struct ListeningFlags: SettingFlags {
             "tls-default": one(tlsDefault),
             "tls-min-version": one(tlsMinimumVersion),
             "proxy-protocol": proxyProtocol,
+            "http2": http2.map { [String($0)] } ?? [],
             "public-url": one(publicURL),
             "domain": one(domain),
             "admin-listen": one(adminListen),
@@ -193,6 +196,8 @@ struct LimitFlags: SettingFlags {
     var targetBytes: String?
     @Option(name: .customLong("max-body"), help: help("max-body"))
     var bodyBytes: String?
+    @Option(name: .customLong("max-streams"), help: help("max-streams"))
+    var streams: String?
     @Option(name: .customLong("max-connections"), help: help("max-connections"))
     var connections: String?
     @Option(name: .customLong("max-connections-per-address"), help: help("max-connections-per-address"))
@@ -223,6 +228,7 @@ struct LimitFlags: SettingFlags {
             "max-head": one(headBytes),
             "max-target": one(targetBytes),
             "max-body": one(bodyBytes),
+            "max-streams": one(streams),
             "max-connections": one(connections),
             "max-connections-per-address": one(connectionsPerAddress),
             "max-connections-per-target": one(connectionsPerTarget),

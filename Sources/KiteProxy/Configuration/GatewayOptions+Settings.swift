@@ -65,6 +65,7 @@ extension GatewayConfiguration {
         var limits = GatewayOptions.Limits()
         limits.headBytes = settings[GatewaySettings.headBytes]
         limits.targetBytes = settings[GatewaySettings.targetBytes]
+        limits.streams = settings[GatewaySettings.streams]
         limits.bodyBytes = settings[GatewaySettings.bodyBytes].map(Int64.init)
         limits.connections = settings[GatewaySettings.connections]
         limits.connectionsPerAddress = settings[GatewaySettings.connectionsPerAddress]

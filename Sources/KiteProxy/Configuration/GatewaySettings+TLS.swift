@@ -35,6 +35,7 @@ extension GatewayConfiguration {
     /// How handshakes are conducted.
     var tlsOptions: CertificateStore.Options {
         var options = CertificateStore.Options()
+        if settings[GatewaySettings.http2] { options.applicationProtocols.insert("h2", at: 0) }
         options.refusesUnknownNames = settings[GatewaySettings.tlsDefault] == .refuse
         options.minimumVersion = settings[GatewaySettings.tlsMinimumVersion] == .tls13 ? .tlsv13 : .tlsv12
         return options

@@ -199,6 +199,7 @@ enum GatewaySettings {
                 [
                     AnySetting(listen), AnySetting(listenTLS), AnySetting(tlsCertificates), AnySetting(tlsKeys),
                     AnySetting(tlsDefault), AnySetting(tlsMinimumVersion), AnySetting(proxyProtocol),
+                    AnySetting(http2),
                     AnySetting(publicURL), AnySetting(domain), AnySetting(adminListen), AnySetting(threads),
                     AnySetting(takeOver),
                 ]),
@@ -225,7 +226,8 @@ enum GatewaySettings {
             .init(
                 "Limits",
                 [
-                    AnySetting(headBytes), AnySetting(targetBytes), AnySetting(bodyBytes), AnySetting(connections),
+                    AnySetting(headBytes), AnySetting(targetBytes), AnySetting(bodyBytes), AnySetting(streams),
+                    AnySetting(connections),
                     AnySetting(connectionsPerAddress), AnySetting(connectionsPerTarget),
                     AnySetting(idleConnectionsPerTarget), AnySetting(resolvedRoutes), AnySetting(pendingResolutions),
                     AnySetting(parkedPerRoute), AnySetting(parked), AnySetting(messageBytes), AnySetting(kiteSessions),
@@ -247,8 +249,8 @@ extension GatewaySettings {
     /// Keys whose new values are put into effect by `SIGHUP`, for what begins afterwards.
     static let reloadable: Set<String> = [
         tlsDefault.key, tlsMinimumVersion.key, trustedProxies.key, directLoopback.key, directAllow.key, directDeny.key,
-        accessLog.key, headBytes.key,
-        targetBytes.key, bodyBytes.key, connectionsPerTarget.key, idleConnectionsPerTarget.key, resolvedRoutes.key,
+        accessLog.key, headBytes.key, targetBytes.key, bodyBytes.key, streams.key, connectionsPerTarget.key,
+        idleConnectionsPerTarget.key, resolvedRoutes.key,
         pendingResolutions.key, parkedPerRoute.key, parked.key, parkTime.key, headTimeout.key, keepAliveTimeout.key,
         connectTimeout.key, responseTimeout.key, bodyIdleTimeout.key, upstreamIdleTimeout.key, resolvedTime.key,
         unresolvedTime.key, tunnels.key, tunnelsPerSession.key, namesPerUser.key, tcpHost.key, tcpPorts.key,

@@ -65,6 +65,8 @@ package struct GatewayOptions: Sendable {
         package var headBytes = 64 * 1024
         /// Bytes of a request target; more is answered 414.
         package var targetBytes = 16 * 1024
+        /// Requests that may be under way on one HTTP/2 connection.
+        package var streams = 128
         /// Bytes of a request body; more is answered 413. Unlimited when nil.
         package var bodyBytes: Int64?
         /// Open connections from one address, over all listeners; more are closed at once. Trusted proxies are not counted.

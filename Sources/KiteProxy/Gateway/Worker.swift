@@ -3,6 +3,7 @@
 import KiteCore
 import KiteDialing
 import KiteHTTP
+import KiteHTTP2
 import KiteSupport
 import KiteTLS
 import KiteTunnel
@@ -60,11 +61,13 @@ final class Worker {
     private(set) lazy var door = TunnelDoor(self)
 
     private var connections: [ObjectIdentifier: HTTPServerConnection] = [:]
+    private var http2Connections: [ObjectIdentifier: HTTP2ServerConnection] = [:]
     private var lanes: [ObjectIdentifier: AttachedLane] = [:]
     private var relays: [ObjectIdentifier: TransportRelay] = [:]
     private var spareExchanges: [ProxyExchange] = []
     private var refusalLog = LogRateLimit<RefusalCause>()
     private var acceptLog = LogRateLimit<String>()
+    private var faultLog = LogRateLimit<HTTP2Fault>()
 
     /// A lane and what its agent serves over it.
     struct AttachedLane {
@@ -104,16 +107,49 @@ final class Worker {
             address.map { address in settings.options.trustedProxies.contains { $0.contains(address) } } ?? false
         let peer = ExchangePeer(
             address: address, localAddress: transport.localAddress, isSecure: transport.isSecure,
-            isTrustedProxy: isTrusted)
+            isTrustedProxy: isTrusted,
+            version: transport.negotiatedProtocol == HTTPVersion.http2.name ? .http2 : .http1)
         transport.channel.closeFuture.assumeIsolated().whenComplete { [weak self] _ in
             self?.metrics.openConnections -= 1
         }
         let visitor = VisitorConnection(worker: self, peer: peer)
+        if peer.version == .http2 { return acceptHTTP2(transport, visitor, peer) }
         let connection = HTTPServerConnection(
             transport: transport, acceptor: visitor, limits: settings.http, peer: peer, resources: resources
         ) { [weak self] connection, _ in self?.connections[ObjectIdentifier(connection)] = nil }
         connections[ObjectIdentifier(connection)] = connection
         if isDraining { connection.drain() }
+    }
+
+    private func acceptHTTP2(_ transport: SocketTransport, _ visitor: VisitorConnection, _ peer: ExchangePeer) {
+        let connection: HTTP2ServerConnection
+        do {
+            connection = try HTTP2ServerConnection.install(
+                on: transport, acceptor: visitor, limits: settings.http, http2: settings.http2, peer: peer,
+                resources: resources,
+                onFault: { [weak self] fault, detail in self?.note(fault, peer, detail) },
+                onClosed: { [weak self] connection in
+                    self?.http2Connections[ObjectIdentifier(connection)] = nil
+                    self?.metrics.http2Connections -= 1
+                })
+        } catch {
+            return settings.logger.error("HTTP/2 connection not set up", metadata: ["cause": "\(error)"])
+        }
+        metrics.http2Connections += 1
+        http2Connections[ObjectIdentifier(connection)] = connection
+        if isDraining { connection.drain() }
+    }
+
+    /// A visitor breaks the rules of HTTP/2.
+    private func note(_ fault: HTTP2Fault, _ peer: ExchangePeer, _ detail: String) {
+        metrics.http2Faults[fault, default: 0] &+= 1
+        guard let suppressed = faultLog.admit(fault, now: eventLoop.now) else { return }
+        settings.logger.notice(
+            "HTTP/2 fault",
+            metadata: [
+                "cause": "\(fault.rawValue)", "visitor": "\(peer.address?.ipAddress ?? "-")", "detail": "\(detail)",
+                "suppressed": "\(suppressed)",
+            ])
     }
 
     /// A listener could not take a connection.
@@ -386,6 +422,8 @@ final class Worker {
         guard !isDraining else { return }
         isDraining = true
         for connection in connections.values { connection.drain(idleTime: idleTime) }
+        // By its GOAWAY a visitor knows which requests are not answered here, so nothing needs to be waited for.
+        for connection in http2Connections.values { connection.drain() }
         for attached in lanes.values {
             // Visitors who are still here need it to the end.
             attached.lane.goAway(TunnelGoAway(reason: "the gateway is shutting down"), stayingUseful: true)
@@ -393,7 +431,7 @@ final class Worker {
     }
 
     /// Whether nothing is under way any more.
-    var isQuiet: Bool { connections.isEmpty && relays.isEmpty }
+    var isQuiet: Bool { connections.isEmpty && http2Connections.isEmpty && relays.isEmpty }
 
     /// Ends what is still there.
     func stop() {

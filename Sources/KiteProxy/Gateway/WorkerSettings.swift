@@ -2,6 +2,7 @@
 import KiteCore
 import KiteDialing
 import KiteHTTP
+import KiteHTTP2
 import KiteSupport
 import Logging
 import NIOCore
@@ -11,6 +12,7 @@ final class WorkerSettings: Sendable {
     let options: GatewayOptions
     let directory: Directory
     let http: HTTPLimits
+    let http2: HTTP2Limits
     let viaName: String
     let authenticator: any GatewayAuthenticator
     let resolver: (any KiteResolver)?
@@ -32,6 +34,7 @@ final class WorkerSettings: Sendable {
         self.options = options
         self.directory = directory
         self.http = http
+        http2 = Self.http2Limits(options)
         self.viaName = viaName
         self.authenticator = authenticator
         self.resolver = resolver
@@ -61,6 +64,13 @@ final class WorkerSettings: Sendable {
         dialing.connectTimeout = options.timeouts.connect
         dialing.isAllowed = { policy.allows($0) }
         return dialing
+    }
+
+    /// What visitors' HTTP/2 connections are held to besides.
+    static func http2Limits(_ options: GatewayOptions) -> HTTP2Limits {
+        var http2 = HTTP2Limits()
+        http2.concurrentStreams = options.limits.streams
+        return http2
     }
 
     /// What visitors' connections are held to.

@@ -14,7 +14,7 @@ enum AccessLog {
         error: TransportError? = nil, logger: Logger
     ) {
         var metadata: Logger.Metadata = [
-            "method": "\(request?.method.name ?? "-")",
+            "protocol": "\(peer.version.name)", "method": "\(request?.method.name ?? "-")",
             "host": "\(request.map { String(buffer: $0.authority) } ?? "-")",
             "path": "\(request?.path ?? "-")", "status": "\(status)", "route": "\(route.map(\.description) ?? "-")",
             "visitor": "\(peer.address?.ipAddress ?? "-")",

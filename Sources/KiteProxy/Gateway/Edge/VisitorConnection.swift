@@ -17,6 +17,7 @@ final class VisitorConnection: ExchangeAcceptor {
 
     func accept(_ exchange: any Exchange) {
         let head = exchange.request
+        if peer.version == .http2 { worker.metrics.http2Requests &+= 1 }
         switch worker.settings.directory.destination(authority: head.authority, target: head.target) {
         case .route(let key, let dropped, let byHost):
             let origin = origin

@@ -1,4 +1,5 @@
 /// The numbers a gateway keeps: plain integers on each event loop, added up when somebody asks.
+package import KiteHTTP2
 package import NIOCore
 
 /// A sum over all event loops at about one moment.
@@ -15,6 +16,12 @@ package struct GatewayMetrics: Sendable, Equatable {
     package var failedHandshakes: UInt64 = 0
     /// Connections of load balancers without a proper PROXY protocol header.
     package var failedProxyHeaders: UInt64 = 0
+    /// Of those, the ones that speak HTTP/2.
+    package var http2Connections = 0
+    /// Requests that came over HTTP/2.
+    package var http2Requests: UInt64 = 0
+    /// What visitors did wrong on HTTP/2 connections.
+    package var http2Faults: [HTTP2Fault: UInt64] = [:]
     /// Exchanges that are being answered, upgraded connections not included.
     package var activeRequests = 0
     /// Upgraded connections (WebSockets) that are open.
@@ -95,6 +102,9 @@ extension GatewayMetrics {
         acceptedConnections &+= other.acceptedConnections
         failedHandshakes &+= other.failedHandshakes
         failedProxyHeaders &+= other.failedProxyHeaders
+        http2Connections += other.http2Connections
+        http2Requests &+= other.http2Requests
+        http2Faults.merge(other.http2Faults, uniquingKeysWith: &+)
         activeRequests += other.activeRequests
         openUpgrades += other.openUpgrades
         openStreams += other.openStreams
