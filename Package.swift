@@ -171,7 +171,7 @@ let package = Package(
             dependencies: nio + embedded + [
                 "KiteHTTP2", "KiteHTTP", "KiteWebSocket", "KiteSupport",
                 .product(name: "NIOHPACK", package: "swift-nio-http2"),
-                .product(name: "NIOHTTP2", package: "swift-nio-http2"), tls,
+                .product(name: "NIOHTTP2", package: "swift-nio-http2"),
             ],
             path: "Tests/KiteCore/HTTP2", swiftSettings: settings),
         .testTarget(

@@ -20,6 +20,7 @@ package final class HTTP2ServerConnection: LoopFlushable {
     private let onFault: (HTTP2Fault, String) -> Void
     private var onClosed: ((HTTP2ServerConnection) -> Void)?
     private let flusher: LoopFlusher
+    private let gatherer = FrameGatherer()
 
     fileprivate var context: ChannelHandlerContext?
     private var streams: [HTTP2StreamID: HTTP2Stream] = [:]
@@ -55,7 +56,7 @@ package final class HTTP2ServerConnection: LoopFlushable {
         let pipeline = channel.pipeline.syncOperations
         do {
             try pipeline.addHandlers([
-                FrameGatherer(), connection.makeFrameHandler(), HTTP2ConnectionHandler(connection),
+                connection.gatherer, connection.makeFrameHandler(), HTTP2ConnectionHandler(connection),
             ])
         } catch {
             channel.close(promise: nil)
@@ -256,6 +257,10 @@ package final class HTTP2ServerConnection: LoopFlushable {
             if fields.endStream { streams[frame.streamID]?.wrote(0, endsStream: true) }
         case .goAway(_, let code, _):
             if code != .noError { hasFailed = true }
+        case .rstStream(.protocolError):
+            if let stream = streams[frame.streamID], !stream.isReset, !stream.machine.isInputOpen {
+                gatherer.correctsReset = true
+            }
         default: break
         }
     }
@@ -339,7 +344,8 @@ package final class HTTP2ServerConnection: LoopFlushable {
     }
 
     func reset(_ stream: HTTP2Stream, _ code: HTTP2ErrorCode) {
-        guard streams[stream.id] === stream else { return }
+        guard streams[stream.id] === stream, !stream.isReset else { return }
+        stream.isReset = true
         write(.rstStream(code), on: stream.id)
     }
 

@@ -37,6 +37,8 @@ final class HTTP2Stream: Exchange {
     private var armed = Deadline.none
     /// The rest of the upload is not waited for once the response has left.
     private var stopsWhenGone = false
+    /// This side has reset it.
+    var isReset = false
     /// In the connection's list of those that have something to do when the turn ends.
     var isListed = false
 

@@ -45,7 +45,7 @@ struct HTTP2StreamStateMachine {
         case body(remaining: Int64?, room: Int64)
         /// Of a WebSocket that is being opened, or open.
         case tunnel
-        case discarded(room: Int)
+        case discarded(remaining: Int64?, room: Int)
         case ended
     }
 
@@ -96,9 +96,12 @@ struct HTTP2StreamStateMachine {
         case .tunnel:
             if endsStream { input = .ended }
             return .take
-        case .discarded(let room):
-            input = endsStream ? .ended : .discarded(room: room - count)
-            return room < count && room >= 0 && !endsStream ? .stop : .drop
+        case .discarded(let remaining, let room):
+            let left = remaining.map { $0 - Int64(count) }
+            guard left ?? 0 >= 0 else { return .malformed("The body is longer than its Content-Length.") }
+            input = .discarded(remaining: left, room: room - count)
+            if endsStream { return ended() }
+            return room < count && room >= 0 ? .stop : .drop
         case .ended: return .drop
         }
     }
@@ -113,9 +116,11 @@ struct HTTP2StreamStateMachine {
         case .tunnel:
             input = .ended
             return .take
-        case .discarded, .ended:
+        case .discarded(let remaining, _):
             input = .ended
+            guard remaining ?? 0 == 0 else { return .malformed("The body is shorter than its Content-Length.") }
             return .drop
+        case .ended: return .drop
         }
     }
 
@@ -207,11 +212,11 @@ struct HTTP2StreamStateMachine {
         switch input {
         case .ended, .discarded: return false
         case .tunnel:
-            input = .discarded(room: 0)
+            input = .discarded(remaining: nil, room: 0)
             return true
         case .body(let remaining, _):
             let isCheap = remaining.map { $0 <= limits.drainBytes } ?? true
-            input = .discarded(room: isCheap ? limits.drainBytes : -1)
+            input = .discarded(remaining: remaining, room: isCheap ? limits.drainBytes : -1)
             return !isCheap
         }
     }
@@ -233,7 +238,9 @@ struct HTTP2StreamStateMachine {
     }
 
     /// Drops what still comes.
-    mutating func closeTunnelInput() { if input == .tunnel { input = .discarded(room: limits.drainBytes) } }
+    mutating func closeTunnelInput() {
+        if input == .tunnel { input = .discarded(remaining: nil, room: limits.drainBytes) }
+    }
 
     private static func misused(_ message: String) -> TransportError { TransportError(.protocolViolation, message) }
 }
