@@ -22,7 +22,7 @@ package final class HTTP2ServerConnection: LoopFlushable {
     private let flusher: LoopFlusher
     private let gatherer = FrameGatherer()
 
-    fileprivate var context: ChannelHandlerContext?
+    private var context: ChannelHandlerContext?
     private var streams: [HTTP2StreamID: HTTP2Stream] = [:]
     /// Streams that have something to do when the turn ends.
     private var listed: [HTTP2Stream] = []
@@ -128,12 +128,12 @@ package final class HTTP2ServerConnection: LoopFlushable {
 
     // MARK: Frames
 
-    fileprivate func added(_ context: ChannelHandlerContext) {
+    func added(_ context: ChannelHandlerContext) {
         self.context = context
         openConnectionWindow()
     }
 
-    fileprivate func received(_ frame: HTTP2Frame) {
+    func received(_ frame: HTTP2Frame) {
         guard !isClosing else { return }
         switch frame.payload {
         case .headers(let fields):
@@ -157,6 +157,7 @@ package final class HTTP2ServerConnection: LoopFlushable {
         lastStreamID = max(lastStreamID, id)
         guard streams.count < http2.concurrentStreams else {
             onFault(.tooManyStreams, "more than \(http2.concurrentStreams) streams")
+            if budget.receivedMalformedRequest(now: now) != nil { return finish(.enhanceYourCalm) }
             return write(.rstStream(.refusedStream), on: id)
         }
         let request: RequestTranslator.Request
@@ -222,7 +223,7 @@ package final class HTTP2ServerConnection: LoopFlushable {
 
     // MARK: What NIOHTTP2 reports
 
-    fileprivate func happened(_ event: Any) {
+    func happened(_ event: Any) {
         switch event {
         case let event as NIOHTTP2WindowUpdatedEvent:
             guard let size = event.inboundWindowSize else { return }
@@ -248,7 +249,7 @@ package final class HTTP2ServerConnection: LoopFlushable {
     }
 
     /// NIOHTTP2 has written a frame.
-    fileprivate func wrote(_ frame: HTTP2Frame) {
+    func wrote(_ frame: HTTP2Frame) {
         switch frame.payload {
         case .data(let data):
             budget.sentData()
@@ -265,7 +266,7 @@ package final class HTTP2ServerConnection: LoopFlushable {
         }
     }
 
-    fileprivate func failed(_ error: any Error) {
+    func failed(_ error: any Error) {
         guard !isOver else { return }
         guard hasFailed || !(error is any NIOHTTP2Error) else {
             // The stream that it is about has been reset, or does not exist any more.
@@ -275,7 +276,7 @@ package final class HTTP2ServerConnection: LoopFlushable {
         close(TransportError(.reset, "The visitor's connection broke: \(error)"))
     }
 
-    fileprivate func becameInactive() {
+    func becameInactive() {
         guard !isOver else { return }
         isOver = true
         isClosing = true
@@ -397,28 +398,4 @@ package final class HTTP2ServerConnection: LoopFlushable {
         needsFlush = false
         context?.flush()
     }
-}
-
-/// The connection's place in the channel's pipeline, behind the frames.
-private final class HTTP2ConnectionHandler: ChannelInboundHandler {
-    typealias InboundIn = HTTP2Frame
-
-    private let connection: HTTP2ServerConnection
-
-    init(_ connection: HTTP2ServerConnection) { self.connection = connection }
-
-    func handlerAdded(context: ChannelHandlerContext) { connection.added(context) }
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) { connection.received(unwrapInboundIn(data)) }
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) { connection.happened(event) }
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { connection.failed(error) }
-    func channelInactive(context: ChannelHandlerContext) { connection.becameInactive() }
-}
-
-/// Tells the connection which frames have been written.
-private final class WrittenFrames: NIOHTTP2FrameDelegate {
-    private weak var connection: HTTP2ServerConnection?
-
-    init(_ connection: HTTP2ServerConnection) { self.connection = connection }
-
-    func wroteFrame(_ frame: HTTP2Frame) { connection?.wrote(frame) }
 }

@@ -195,11 +195,11 @@ final class HTTP2Stream: Exchange {
         guard !isDelivering, connection != nil else { return }
         isDelivering = true
         if let transport {
-            while isReading, let bytes = held.popFirst() {
+            while isReading, transport.isListening, let bytes = held.popFirst() {
                 taken(bytes.readableBytes)
                 transport.received(bytes)
             }
-            if held.isEmpty, isReading, !machine.isInputOpen { transport.inputEnded() }
+            if held.isEmpty, isReading, transport.isListening, !machine.isInputOpen { transport.inputEnded() }
         } else {
             while isReading, !isEnded, !isUpgradable, let bytes = held.popFirst() {
                 taken(bytes.readableBytes)

@@ -23,7 +23,6 @@ final class HTTP2StreamTransport: ByteTransport, LoopFlushable {
     var delegate: (any ByteTransportDelegate)? {
         didSet {
             guard delegate != nil else { return }
-            stream?.setReading(true)
             stream?.transportResume()
             if isOver || hasInputEnded { enlist() }
         }
@@ -33,9 +32,10 @@ final class HTTP2StreamTransport: ByteTransport, LoopFlushable {
         self.stream = stream
         eventLoop = stream.eventLoop
         remoteAddress = stream.peer.address
-        // Nothing is delivered before somebody listens.
-        stream.setReading(false)
     }
+
+    /// Nothing is delivered before somebody listens.
+    var isListening: Bool { delegate != nil }
 
     // MARK: From the stream
 

@@ -248,7 +248,8 @@ enum GatewaySettings {
 extension GatewaySettings {
     /// Keys whose new values are put into effect by `SIGHUP`, for what begins afterwards.
     static let reloadable: Set<String> = [
-        tlsDefault.key, tlsMinimumVersion.key, trustedProxies.key, directLoopback.key, directAllow.key, directDeny.key,
+        http2.key, tlsDefault.key, tlsMinimumVersion.key, trustedProxies.key, directLoopback.key, directAllow.key,
+        directDeny.key,
         accessLog.key, headBytes.key, targetBytes.key, bodyBytes.key, streams.key, connectionsPerTarget.key,
         idleConnectionsPerTarget.key, resolvedRoutes.key,
         pendingResolutions.key, parkedPerRoute.key, parked.key, parkTime.key, headTimeout.key, keepAliveTimeout.key,

@@ -8,15 +8,16 @@ struct Browser: Sendable {
     let process: ChildProcess
 
     /// Opens a page.
-    init(_ installation: Installation, _ url: String = "about:blank") throws {
+    /// - Parameter flags: further ones of Chromium.
+    init(_ installation: Installation, _ url: String = "about:blank", flags: [String] = []) throws {
         self.installation = installation
         profile = installation.directory + "/browser"
         process = try installation.run(
             Self.executable,
             [
                 "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                "--user-data-dir=\(profile)", "--remote-debugging-port=0", url,
-            ],
+                "--user-data-dir=\(profile)", "--remote-debugging-port=0",
+            ] + flags + [url],
             environment: [
                 "HOME": profile, "XDG_CONFIG_HOME": profile + "/config", "XDG_CACHE_HOME": profile + "/cache",
             ])

@@ -179,7 +179,7 @@ private func withServer(
             var received = 0
             while received < 20_000, let frame = await client.next(.data) { received += frame.payload.readableBytes }
             #expect(received == 20_000)
-            try await server.noted("paused at 90000")
+            try await server.noted("paused at 70000")
             // Others are not held up.
             try await client.send(client.request(3, "/hello"))
             #expect(try await client.answer(3)?.body == "hello")

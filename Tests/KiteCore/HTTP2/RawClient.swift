@@ -13,6 +13,8 @@ struct RawFrame: Sendable, CustomStringConvertible {
     var flags: UInt8
     var stream: Int
     var payload: ByteBuffer
+    /// Of a HEADERS frame that was received.
+    var fields: HPACKHeaders?
 
     init(_ kind: Kind, flags: UInt8 = 0, stream: Int = 0, _ payload: ByteBuffer = ByteBuffer()) {
         self.init(kind: kind.rawValue, flags: flags, stream: stream, payload: payload)
@@ -111,7 +113,8 @@ final class RawClient {
         var buffer = ByteBuffer(string: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         RawFrame(.settings, payload).write(into: &buffer)
         RawFrame(.settings, flags: 1).write(into: &buffer)
-        try await channel.writeAndFlush(buffer)
+        // The server may have gone already.
+        try? await channel.writeAndFlush(buffer)
     }
 
     func send(_ frames: RawFrame...) async throws { try await send(frames) }
@@ -153,23 +156,28 @@ final class RawClient {
 
     /// The next frame; nil at the end of the connection.
     func next() async -> RawFrame? {
-        let frame = await frames.next(isolation: #isolation)
-        if frame == nil { isClosed = true }
+        guard var frame = await frames.next(isolation: #isolation) else {
+            isClosed = true
+            return nil
+        }
+        if frame.kind == RawFrame.Kind.headers.rawValue {
+            var payload = frame.payload
+            frame.fields = try? decoder.decodeHeaders(from: &payload)
+        }
         return frame
     }
 
     /// The next frame of a kind, skipping others.
     func next(_ kind: RawFrame.Kind, stream: Int? = nil) async -> RawFrame? {
         while let frame = await next() {
-            if frame.kind == RawFrame.Kind.headers.rawValue, kind != .headers { _ = try? decode(frame) }
             if frame.kind == kind.rawValue, stream == nil || frame.stream == stream { return frame }
         }
         return nil
     }
 
     func decode(_ frame: RawFrame) throws -> HPACKHeaders {
-        var payload = frame.payload
-        return try decoder.decodeHeaders(from: &payload)
+        guard let fields = frame.fields else { throw ChannelError.inappropriateOperationForState }
+        return fields
     }
 
     /// What came on one stream until its end: the fields of each HEADERS frame, the data, and how it ended.
