@@ -57,8 +57,9 @@ struct HTTP2Tests {
             "/usr/bin/curl",
             [
                 "--silent", "--show-error", "--max-time", "40", "--cacert", certificate, "--output", file,
-                "--write-out", "%{http_version} %{http_code}",
-            ] + arguments, within: 60)
+                "--write-out", "%{http_version} %{http_code}\n",
+            ] + arguments, within: 60
+        ).trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
     @Test("curl down- and uploads over it, and over HTTP/1.1 on the same port", .timeLimit(.minutes(2)))

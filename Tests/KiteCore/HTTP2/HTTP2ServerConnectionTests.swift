@@ -308,9 +308,11 @@ private func withServer(
             try await client.send(client.request(1, "/wait"), client.request(3, "/size/10000000"))
             try await server.noted("request ended")
             await client.close()
-            try await server.noted("ended cancelled")
-            try await server.noted("broken")
             try await server.noted("closed")
+            // As an end of stream or as a reset, whichever is seen first.
+            let log = server.log.withLock { $0 }
+            #expect(log.contains("ended cancelled") || log.contains("ended reset"))
+            #expect(log.contains("broken"))
         }
     }
 
