@@ -135,7 +135,9 @@ let package = Package(
             dependencies: nio + [
                 "KiteCore", "KiteHTTP", "KiteHTTP2", "KiteTLS", "KiteWebSocket", "KiteDialing", "KiteSockJS",
                 "KiteDnode",
-                "KiteTunnel", "KiteSupport", tls, logging, lifecycle,
+                "KiteTunnel", "KiteSupport", "CZlib", tls, logging, lifecycle,
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "CryptoExtras", package: "swift-crypto"),
             ],
             path: "Sources/KiteProxy/Gateway",
             resources: [.embedInCode("Browser/kite.js"), .embedInCode("Browser/kite.d.ts")], swiftSettings: settings),
@@ -228,7 +230,7 @@ let package = Package(
         .testTarget(
             name: "KiteGatewayTests",
             dependencies: nio + embedded + [
-                "KiteGateway", "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteDnode", "KiteSockJS",
+                "CZlib", "KiteGateway", "KiteCore", "KiteHTTP", "KiteTunnel", "KiteDialing", "KiteDnode", "KiteSockJS",
                 "KiteSupport", logging,
             ],
             path: "Tests/KiteProxy/Gateway", swiftSettings: settings),

@@ -199,7 +199,7 @@ public enum MessageWriter {
 
     /// What `Connection` cannot take out of a message: a visitor must not be able to hide from the upstream what the gateway or a proxy
     /// before it relies on.
-    private static let protected: FieldSet = [
+    static let protected: FieldSet = [
         .host, .contentLength, .authorization, .cookie, .setCookie, .forwarded, .xForwardedFor, .xForwardedHost,
         .xForwardedProto, .xForwardedPrefix, .xRealIP, .via, .maxForwards, .origin, .date, .cacheControl, .contentType,
         .contentEncoding,
@@ -299,7 +299,7 @@ extension HeaderBlock {
     }
 
     /// Whether `Connection` names a field.
-    fileprivate func connectionNames(_ name: ByteBufferView) -> Bool {
+    func connectionNames(_ name: ByteBufferView) -> Bool {
         for entry in entries where entry.field == .connection {
             var rest = view(entry.valueStart, entry.valueLength)
             while let option = rest.nextListMember() {

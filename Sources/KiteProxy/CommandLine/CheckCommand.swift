@@ -31,7 +31,10 @@ struct CheckCommand: ParsableCommand {
             text +=
                 "  \(key.padding(toLength: width, withPad: " ", startingAt: 0))  \(values.joined(separator: ", "))  (\(source))\n"
         }
-        if given.isEmpty { text += "  Everything is at its default.\n" }
+        for section in configuration.sections.all {
+            text += "  \(section.subject.title)  \(section.keys.joined(separator: ", "))  (\(section.place))\n"
+        }
+        if given.isEmpty, configuration.sections.all.isEmpty { text += "  Everything is at its default.\n" }
         return text
     }
 }
@@ -49,10 +52,6 @@ struct GatewayConfigurationFlags: ParsableArguments {
     /// - Throws: ``SettingProblems``.
     func load(environment: [String: String] = ProcessInfo.processInfo.environment) throws -> GatewayConfiguration {
         let path = file ?? environment["KITEPROXY_CONFIG"].flatMap { $0.isEmpty ? nil : $0 }
-        return try GatewayConfiguration(
-            Settings(
-                schema: GatewaySettings.schema, flags: flags.given, environment: environment,
-                file: path.map { path throws(SettingProblems) in try SettingsFile(contentsOf: path) }),
-            environment: environment)
+        return try GatewayConfiguration(path: path, flags: flags.given, environment: environment)
     }
 }

@@ -10,7 +10,7 @@ struct KeysCommand: AsyncParsableCommand {
         commandName: "keys", abstract: "Make, issue and show the keys of the embedded Kontrol.",
         subcommands: [
             KeysInitCommand.self, KeysIssueCommand.self, KeysInviteCommand.self, KeysShowCommand.self,
-            KeysImportCommand.self, KeysRotateCommand.self,
+            KeysImportCommand.self, KeysRotateCommand.self, KeysPasswordCommand.self,
         ])
 }
 
@@ -30,12 +30,9 @@ struct KeysFlags: ParsableArguments {
         let environment = ProcessInfo.processInfo.environment
         let path = config ?? environment["KITEPROXY_CONFIG"].flatMap { $0.isEmpty ? nil : $0 }
         return try GatewayConfiguration(
-            Settings(
-                schema: GatewaySettings.schema,
-                flags: ["data-dir": one(dataDir), "kite-key": one(kiteKey), "username": one(username)]
-                    .merging(more) { $1 },
-                environment: environment,
-                file: path.map { path throws(SettingProblems) in try SettingsFile(contentsOf: path) }),
+            path: path,
+            flags: ["data-dir": one(dataDir), "kite-key": one(kiteKey), "username": one(username)]
+                .merging(more) { $1 },
             environment: environment)
     }
 

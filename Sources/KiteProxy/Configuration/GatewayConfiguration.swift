@@ -13,10 +13,38 @@ struct GatewayConfiguration: Sendable {
     let usesEmbeddedKontrol: Bool
     /// Certificate and key files, pair by pair.
     let certificates: [(certificate: String, key: String)]
+    /// What the file says of single hosts and routes.
+    let sections: HostSections
+
+    /// Reads file and environment and lays the flags over them.
+    /// - Parameter path: of the file; nil: there is none.
+    /// - Throws: ``SettingProblems`` with everything that is wrong with the file, or with the settings.
+    init(path: String?, flags: [String: [String]], environment: [String: String]) throws(SettingProblems) {
+        let file = try path.map { path throws(SettingProblems) in try SettingsFile(contentsOf: path) }
+        var problems: [String] = []
+        var sections = HostSections()
+        do throws(SettingProblems) {
+            if let file { sections = try HostSections(file) }
+        } catch {
+            problems += error.problems
+        }
+        do throws(SettingProblems) {
+            self = try GatewayConfiguration(
+                Settings(
+                    schema: GatewaySettings.schema, flags: flags, environment: environment, file: file?.withoutSections),
+                environment: environment, sections: sections)
+        } catch {
+            throw SettingProblems(error.problems + problems)
+        }
+        guard problems.isEmpty else { throw SettingProblems(problems) }
+    }
 
     /// - Throws: ``SettingProblems`` where settings contradict each other.
-    init(_ settings: Settings, environment: [String: String]) throws(SettingProblems) {
+    init(
+        _ settings: Settings, environment: [String: String], sections: HostSections = HostSections()
+    ) throws(SettingProblems) {
         self.settings = settings
+        self.sections = sections
         let home = environment["HOME"].flatMap { $0.isEmpty ? nil : $0 } ?? NSHomeDirectory()
         let kiteHome = environment["KITE_HOME"].flatMap { $0.isEmpty ? nil : $0 } ?? home + "/.kite"
         func expand(_ path: String) -> String { path == "~" || path.hasPrefix("~/") ? home + path.dropFirst() : path }
@@ -82,11 +110,12 @@ struct GatewayConfiguration: Sendable {
 
     /// What is wrong with the files that the configuration names.
     func missingFiles() -> [String] {
-        certificates.flatMap { pair in
-            [("tls-cert", pair.certificate), ("tls-key", pair.key)].compactMap { key, path in
-                FileManager.default.isReadableFile(atPath: path)
-                    ? nil : "`\(key)`: \(path) cannot be read: does it exist, and may this user read it?"
+        sections.missingFiles()
+            + certificates.flatMap { pair in
+                [("tls-cert", pair.certificate), ("tls-key", pair.key)].compactMap { key, path in
+                    FileManager.default.isReadableFile(atPath: path)
+                        ? nil : "`\(key)`: \(path) cannot be read: does it exist, and may this user read it?"
+                }
             }
-        }
     }
 }

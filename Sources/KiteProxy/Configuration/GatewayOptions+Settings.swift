@@ -38,6 +38,7 @@ extension GatewayConfiguration {
         options.tunnels.sessionsPerUser = settings[GatewaySettings.sessionsPerUser]
         options.tunnels.portsPerUser = settings[GatewaySettings.portsPerUser]
         options.kiteTunnels = kiteTunnels
+        options.rules = sections.ruleBook()
         return options
     }
 

@@ -56,6 +56,9 @@ package struct GatewayOptions: Sendable {
     package var tunnels = Tunnels()
     package var kiteTunnels = KiteTunnels()
 
+    /// Rules for single hosts and routes; nil: there are none.
+    package var rules: RuleBook?
+
     /// One log line per request.
     package var isAccessLogged = false
 

@@ -59,6 +59,9 @@ final class Worker {
     private(set) var kite: (any ExchangeAcceptor)?
     private(set) lazy var resolution = KontrolResolution(self)
     private(set) lazy var door = TunnelDoor(self)
+    /// Rules for hosts and routes; nil where none are configured.
+    private(set) var rules: RuleTable?
+    private(set) lazy var passwords = PasswordGate(eventLoop: eventLoop)
 
     private var connections: [ObjectIdentifier: HTTPServerConnection] = [:]
     private var http2Connections: [ObjectIdentifier: HTTP2ServerConnection] = [:]
@@ -85,8 +88,10 @@ final class Worker {
         wheel = LoopFlusher.on(eventLoop).wheel
         resources = HTTPLoopResources(wheel: wheel)
         kite = settings.mount?(eventLoop)
+        rules = settings.options.rules.map(RuleTable.init)
         resources.onRefusal = { [weak self] error, peer, exchange in
-            let proxied = exchange?.handler as? ProxyExchange
+            let handler = exchange?.handler
+            let proxied = ((handler as? RuledExchange)?.handler ?? handler) as? ProxyExchange
             proxied?.refusedByEngine(error.status)
             self?.record(
                 RefusalCause(error), status: error.status, route: nil, peer: peer, detail: error.message)
@@ -95,7 +100,10 @@ final class Worker {
     }
 
     /// What begins from now on goes by other settings; connections that are open keep theirs.
-    func reconfigure(_ settings: WorkerSettings) { self.settings = settings }
+    func reconfigure(_ settings: WorkerSettings) {
+        self.settings = settings
+        rules = settings.options.rules.map(RuleTable.init)
+    }
 
     // MARK: Visitors' connections
 
@@ -198,18 +206,27 @@ final class Worker {
     func give(_ exchange: ProxyExchange) { if spareExchanges.count < 256 { spareExchanges.append(exchange) } }
 
     /// Answers with a refusal, counts it and tells the operator, with the cause and not too often.
-    /// - Parameter fields: more fields for the response, such as `Allow` with 405.
+    /// - Parameters:
+    ///   - fields: more fields for the response, such as `Allow` with 405.
+    ///   - page: for visitors that want HTML, in place of the one that rules name for the status.
     func refuse(
         _ exchange: any Exchange, _ cause: RefusalCause, _ refusal: Refusal, route: RouteKey? = nil,
         detail: String = "",
-        fields: KeyValuePairs<String, String> = [:]
+        fields: KeyValuePairs<String, String> = [:], page: PageTemplate? = nil
     ) {
         record(cause, status: refusal.status, route: route, peer: exchange.peer, detail: detail)
         if !(exchange.handler is ProxyExchange) {
             logRefusal(exchange.request, exchange.peer, refusal.status, route)
         }
+        if let ruled = exchange as? RuledExchange { return ruled.refuse(refusal, fields: fields, page: page) }
         exchange.refuse(
             status: refusal.status, reason: refusal.reason, retryAfter: refusal.retryAfter, fields: fields)
+    }
+
+    /// Rules have answered a request otherwise than by refusing it: counts that, and writes the access log's line.
+    func answered(_ exchange: any Exchange, status: UInt16) {
+        metrics.responses[min(Int(status / 100), metrics.responses.count - 1)] &+= 1
+        logRefusal(exchange.request, exchange.peer, status, nil)
     }
 
     /// Writes the access log's line for what was answered without an upstream.

@@ -48,7 +48,10 @@ struct ReloadService: Service {
         await gateway.reconfigure(options)
         logger.notice(
             "Configuration read again",
-            metadata: ["changed": "\(changed.filter(GatewaySettings.reloadable.contains).joined(separator: ", "))"])
+            metadata: [
+                "changed": "\(changed.filter(GatewaySettings.reloadable.contains).joined(separator: ", "))",
+                "sections": "\(fresh.sections.all.count)",
+            ])
         if !waiting.isEmpty {
             logger.warning(
                 "Some settings that changed need a new process: start one with --take-over",

@@ -11,9 +11,10 @@ extension ProxyExchange {
         self.connection = connection
         let head = exchange.request
         var buffer = ByteBuffer()
+        var rewrite = route.rewrite(for: upstream, droppedPathBytes: droppedPathBytes, byHost: byHost)
+        if worker.rules != nil, let host = (exchange as? RuledExchange)?.rules.hostField { rewrite.host = host }
         MessageWriter.writeForwardedRequest(
-            head, rewrite: route.rewrite(for: upstream, droppedPathBytes: droppedPathBytes, byHost: byHost),
-            origin: origin,
+            head, rewrite: rewrite, origin: origin,
             isUpgrade: head.wantsUpgrade, into: &buffer)
         connection.send(
             head: buffer, method: head.method, bodyLength: head.bodyLength, wantsUpgrade: head.wantsUpgrade,

@@ -5,7 +5,7 @@ import NIOCore
 
 /// What the gateway knows of one visitor's connection. Event-loop bound.
 final class VisitorConnection: ExchangeAcceptor {
-    private let worker: Worker
+    let worker: Worker
     private let peer: ExchangePeer
     /// Made with the first request.
     private var preparedOrigin: ForwardedOrigin?
@@ -18,7 +18,18 @@ final class VisitorConnection: ExchangeAcceptor {
     func accept(_ exchange: any Exchange) {
         let head = exchange.request
         if peer.version == .http2 { worker.metrics.http2Requests &+= 1 }
-        switch worker.settings.directory.destination(authority: head.authority, target: head.target) {
+        let destination = worker.settings.directory.destination(authority: head.authority, target: head.target)
+        if let table = worker.rules,
+            let rules = table.find(authority: head.authority, route: destination.route)
+        {
+            return accept(exchange, under: rules) { self.dispatch($0, to: destination) }
+        }
+        dispatch(exchange, to: destination)
+    }
+
+    private func dispatch(_ exchange: any Exchange, to destination: Destination) {
+        let head = exchange.request
+        switch destination {
         case .route(let key, let dropped, let byHost):
             let origin = origin
             if origin.isLoop(head) {

@@ -29,6 +29,13 @@ package enum RefusalCause: String, Sendable, CaseIterable, Codable {
     case slowHead = "slow_head"
     case tooManyConnections = "too_many_connections"
     case methodNotAllowed = "method_not_allowed"
+    // Rules of hosts and routes
+    case addressDenied = "address_denied"
+    case maintenance
+    case rateLimited = "rate_limited"
+    case originDenied = "origin_denied"
+    case passwordRequired = "password_required"
+    case passwordsBusy = "passwords_busy"
     // The tunnel door
     case unauthenticated
     case nameTaken = "name_taken"

@@ -97,6 +97,11 @@ enum Destination {
     /// The browser's kite client.
     case browserModule(BrowserModule)
     case nowhere
+
+    /// The route that is named, if one is.
+    var route: RouteKey? {
+        if case .route(let key, _, _) = self { key } else { nil }
+    }
 }
 
 /// Reads hosts and paths. One per gateway.

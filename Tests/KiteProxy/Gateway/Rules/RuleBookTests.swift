@@ -1,0 +1,111 @@
+/// Which rules are for a request, and whose address it comes from.
+import KiteHTTP
+import NIOCore
+import Testing
+
+@testable import KiteGateway
+
+@Suite("Finding rules")
+struct RuleBookTests {
+    private func rules(_ realm: String?, port: Int? = nil) -> RuleSet {
+        var rules = RuleSet()
+        rules.realm = realm
+        rules.httpsPort = port
+        return rules
+    }
+
+    @Test("The section that says most counts, key by key; case, port and a full stop at the end make no difference")
+    func precedence() throws {
+        let book = try #require(
+            RuleBook(
+                hosts: [
+                    (.any, rules("any", port: 1)), (.below("example.com"), rules("below")),
+                    (.below("a.example.com"), rules("deeper", port: 2)),
+                    (.exact("shop.example.com"), rules("shop")), (.exact("[::1]"), rules("six")),
+                ], routes: [("math", rules("math")), ("quiet", rules(nil, port: 9))]))
+        let table = RuleTable(book)
+        func realm(_ authority: String, _ route: String? = nil) -> String? {
+            guard
+                let (host, route) = book.sections(
+                    authority: ByteBuffer(string: authority),
+                    route: route.map { RouteKey(asWritten: ByteBuffer(string: $0)) })
+            else { return nil }
+            let set = book.rules(host: host, route: route)
+            return "\(set.realm ?? "-") \(set.httpsPort ?? 0)"
+        }
+        #expect(realm("other.org") == "any 1")
+        #expect(realm("x.example.com") == "below 1")
+        #expect(realm("example.com") == "any 1")
+        #expect(realm("x.a.example.com:443") == "deeper 2")
+        #expect(realm("SHOP.example.com.:8080") == "shop 1")
+        #expect(realm("shop.example.com.evil.org") == "any 1")
+        #expect(realm("[::1]:80") == "six 1")
+        #expect(realm("") == "any 1")
+        #expect(realm("shop.example.com", "math") == "math 1")
+        #expect(realm("shop.example.com", "MATH") == "math 1")
+        #expect(realm("shop.example.com", "quiet") == "shop 9")
+        #expect(table.find(authority: ByteBuffer(string: "a"), route: nil)?.challenge.contains("any") == true)
+        #expect(RuleBook(hosts: [], routes: []) == nil)
+        let one = try #require(RuleBook(hosts: [(.exact("a.b"), RuleSet())], routes: []))
+        #expect(one.sections(authority: ByteBuffer(string: "c.b"), route: RouteKey("x")) == nil)
+    }
+
+    @Test("Behind trusted proxies the visitor is the last address that is none of theirs")
+    func addresses() throws {
+        let trusted = [try #require(AddressRange("10.0.0.0/8"))]
+        func address(_ fields: KeyValuePairs<String, String>, trusts: Bool = true) -> String? {
+            let peer = ExchangePeer(
+                address: try? SocketAddress(ipAddress: "10.0.0.1", port: 1), isTrustedProxy: trusts)
+            let request = RequestHead(method: .get, target: "/", authority: "a", fields: HeaderBlock(fields))
+            return VisitorAddress.of(request, peer: peer, trusted: trusted)?.description
+        }
+        #expect(address(["X-Forwarded-For": "1.1.1.1"], trusts: false) == "10.0.0.1")
+        #expect(address(["X-Forwarded-For": "9.9.9.9, 1.1.1.1"]) == "1.1.1.1")
+        #expect(address(["X-Forwarded-For": "9.9.9.9, 1.1.1.1, 10.2.3.4"]) == "1.1.1.1")
+        #expect(address(["X-Forwarded-For": "9.9.9.9", "x-forwarded-for": "1.1.1.1, 10.2.3.4"]) == "1.1.1.1")
+        #expect(
+            address(["X-Forwarded-For": "1.1.1.1", "X-Real-IP": "10.9.9.9"]) == "1.1.1.1", "this one anybody can write")
+        #expect(address(["X-Real-IP": "1.1.1.1"]) == "1.1.1.1")
+        #expect(address(["X-Forwarded-For": "10.1.1.1, 10.2.3.4"]) == "10.1.1.1")
+        #expect(address(["X-Forwarded-For": "1.1.1.1, unknown"]) == nil)
+        #expect(address(["X-Forwarded-For": ""]) == nil)
+        #expect(address([:]) == nil)
+    }
+
+    @Test("Lists of addresses: who is denied stays out, and who is unknown is on no list")
+    func lists() throws {
+        var set = RuleSet()
+        set.allowed = [try #require(AddressRange("10.0.0.0/8"))]
+        set.denied = [try #require(AddressRange("10.1.0.0/16"))]
+        let rules = Rules(set)
+        #expect(rules.admits(AddressBytes("10.2.0.1")))
+        #expect(rules.admits(AddressBytes("::ffff:10.2.0.1")))
+        #expect(!rules.admits(AddressBytes("10.1.0.1")))
+        #expect(!rules.admits(AddressBytes("11.0.0.1")))
+        #expect(!rules.admits(nil))
+        set.allowed = []
+        #expect(Rules(set).admits(AddressBytes("11.0.0.1")))
+        #expect(Rules(set).admits(nil))
+    }
+
+    @Test("Where redirects lead")
+    func locations() {
+        var set = RuleSet()
+        set.redirect = RedirectTarget("https://www.example.com/")
+        set.httpsPort = 8443
+        let rules = Rules(set)
+        func request(_ target: String, _ authority: String) -> RequestHead {
+            RequestHead(method: .get, target: target, authority: authority)
+        }
+        func text(_ buffer: ByteBuffer?) -> String? { buffer.map { String(buffer: $0) } }
+        #expect(text(rules.location(request("/a?b", "x"), isSecure: true)) == "https://www.example.com/a?b")
+        #expect(text(rules.location(request("//evil.org", "x"), isSecure: true)) == "https://www.example.com//evil.org")
+        #expect(text(rules.location(request("*", "x"), isSecure: true)) == "https://www.example.com/")
+        #expect(rules.location(request("/", "WWW.example.com"), isSecure: true) == nil, "it is there already")
+        #expect(text(rules.location(request("/", "www.example.com"), isSecure: false)) == "https://www.example.com/")
+        #expect(text(rules.secureLocation(request("/a", "A.example:80"))) == "https://a.example:8443/a")
+        #expect(rules.secureLocation(request("/a", "")) == nil)
+        set.redirectKeepsPath = false
+        #expect(text(Rules(set).location(request("/a", "x"), isSecure: true)) == "https://www.example.com/")
+    }
+}
