@@ -74,6 +74,14 @@ public final class ConnectionPool: HTTPClientConnectionOwner {
         for connection in closing { connection.close() }
     }
 
+    /// Closes the idle connections now.
+    public func closeIdle() {
+        expiry?.cancel()
+        let closing = idle
+        idle = []
+        for connection in closing { connection.close() }
+    }
+
     public func connectionBecameIdle(_ connection: HTTPClientConnection) {
         guard !isClosed, idle.count < limits.idle, connection.isIdle else { return connection.close() }
         connection.idleSince = wheel.eventLoop.now

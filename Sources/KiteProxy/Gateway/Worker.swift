@@ -62,6 +62,7 @@ final class Worker {
     /// Rules for hosts and routes; nil where none are configured.
     private(set) var rules: RuleTable?
     private(set) lazy var passwords = PasswordGate(eventLoop: eventLoop)
+    private(set) lazy var stalled = StalledUpstreams(wheel: wheel)
 
     private var connections: [ObjectIdentifier: HTTPServerConnection] = [:]
     private var http2Connections: [ObjectIdentifier: HTTP2ServerConnection] = [:]
@@ -313,7 +314,9 @@ final class Worker {
         }
     }
 
-    private func unpark(_ route: Route) {
+    /// A route has got an upstream.
+    func unpark(_ route: Route) {
+        stalled.look()
         guard !route.parked.isEmpty, route.isServing else { return }
         let parked = route.parked
         route.parked = []
@@ -354,7 +357,12 @@ final class Worker {
     /// A lane has lost its connection and waits to be resumed.
     func laneIsDown(_ lane: TunnelLane) {
         guard let attached = lanes[ObjectIdentifier(lane)] else { return }
-        for key in attached.routes { tellNeighbours(of: key) }
+        for key in attached.routes {
+            for upstream in routes.find(key)?.upstreams ?? [] where (upstream as? LaneUpstream)?.lane === lane {
+                if upstream.isStalled { stalled.add(upstream) }
+            }
+            tellNeighbours(of: key)
+        }
     }
 
     /// The agent will take no more on this lane: connections over it that wait for requests would only keep it.
@@ -392,26 +400,6 @@ final class Worker {
         for attached in lanes.values where attached.session == session {
             if let message { attached.lane.goAway(message) }
             attached.lane.close()
-        }
-    }
-
-    private func tellNeighbours(of key: RouteKey) {
-        let isServing = routes.find(key)?.localLane != nil
-        let index = index
-        for neighbour in neighbours { neighbour.run { $0.neighbour(index, serves: key, isServing) } }
-    }
-
-    /// Another event loop has got, or lost, lanes for a route.
-    private func neighbour(_ index: Int, serves key: RouteKey, _ isServing: Bool) {
-        guard let route = routes.find(key), let reference = neighbours.first(where: { $0.index == index }) else {
-            return
-        }
-        let known = route.upstreams.contains { ($0 as? NeighbourUpstream)?.loopIndex == index }
-        if isServing, !known {
-            route.add(NeighbourUpstream(neighbour: reference, route: key, eventLoop: eventLoop, pool: makePool()))
-            unpark(route)
-        } else if !isServing, known {
-            route.remove { ($0 as? NeighbourUpstream)?.loopIndex == index }
         }
     }
 

@@ -13,12 +13,16 @@ import Testing
 final class Breaker: Sendable {
     private let relays = Mutex<[@Sendable () -> Void]>([])
     private let listener = Mutex<Listener?>(nil)
+    private let isOpen = Atomic<Bool>(true)
 
     func start(to port: Int) async throws -> Int {
         let dialer = try Dialer()
         let listener = try await Listener.bind(
             to: SocketAddress(ipAddress: "127.0.0.1", port: 0), loops: Array(testGroup.makeIterator().prefix(1))
         ) { agent in
+            guard self.isOpen.load(ordering: .relaxed) else {
+                return agent.abort(TransportError(.connectFailed, "closed"))
+            }
             agent.setReading(false)
             let loop = agent.eventLoop
             dialer.dial(Endpoint(.tcp(host: "127.0.0.1", port: port)), on: loop) { result in
@@ -35,6 +39,9 @@ final class Breaker: Sendable {
         self.listener.withLock { $0 = listener }
         return listener.address.port ?? 0
     }
+
+    /// Lets nobody through, or again.
+    func setOpen(_ isOpen: Bool) { self.isOpen.store(isOpen, ordering: .relaxed) }
 
     func cut() {
         let all = relays.withLock { relays in

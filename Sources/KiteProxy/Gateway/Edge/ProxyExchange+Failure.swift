@@ -41,6 +41,25 @@ extension ProxyExchange {
         refuse(cause, refusal, detail: failure.cause.message)
     }
 
+    /// The upstream has lost its connection, and is not back after a while: what may be made twice, and of which nothing has come back, is
+    /// sent elsewhere, where there is an elsewhere. The stream is reset, so that an agent that comes back answers in vain.
+    func leaveStalled(_ stalled: Upstream) {
+        guard stage == .exchanging, upstream === stalled, !hasResponded, !bodyConsumed, detours < Self.mostDetours,
+            let connection, let exchange, exchange.request.method.isIdempotent, let route,
+            // The session lives in the agent that is away; opening one by WebSocket is possible anywhere.
+            exchange.request.wantsUpgrade || SockJSSession.hash(in: exchange.request.target) == nil,
+            route.upstreams.contains(where: { $0 !== stalled && $0.isConnected })
+        else { return }
+        self.connection = nil
+        connection.abort(TransportError(.cancelled, "The agent was away for too long"))
+        worker.metrics.retries &+= 1
+        detours += 1
+        attempts -= 1
+        leaveUpstream()
+        stage = .connecting
+        proceed(on: route, excluding: stalled)
+    }
+
     /// Ways to a lane that was going just then, for one request; a route's agents do not restart so often meanwhile.
     private static let mostDetours = 8
 

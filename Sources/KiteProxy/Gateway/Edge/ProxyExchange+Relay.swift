@@ -102,7 +102,10 @@ extension ProxyExchange {
         let visitor = exchange.upgrade(head)
         // It has this to do until the relay ends.
         let upstream = upstream
-        if visitor != nil { self.upstream = nil }
+        if visitor != nil {
+            upstream?.forget(self)
+            self.upstream = nil
+        }
         finish()
         guard let visitor else { return transport.abort(TransportError(.cancelled, "The visitor went away")) }
         let worker = worker

@@ -18,6 +18,9 @@ extension ProxyExchange {
         }
         self.route = route
         let session = route.upstreams.count > 1 ? exchange.flatMap { SockJSSession.hash(in: $0.request.target) } : nil
+        if let session, failed == nil, !hasWaitedForOwner, route.isOwnerAway(of: session) {
+            return waitForOwner(on: route)
+        }
         if let upstream = route.choose(at: now, excluding: failed, session: session) {
             if isSlashMissing, !(upstream is DirectUpstream), upstream.pathPrefix(in: route) == nil {
                 redirectToDirectory()
@@ -70,17 +73,36 @@ extension ProxyExchange {
                     503, "The service is away and too many wait for it already; please try again later.", retryAfter: 10
                 ))
         }
+        park(on: route, for: parking.time)
+    }
+
+    private func park(on route: Route, for time: TimeAmount) {
         stage = .parked
         worker.metrics.parkedRequests += 1
         route.parked.append(self)
         let timer = parkingTimer ?? WheelTimer(wheel: worker.wheel) { [weak self] in self?.parkingEnded() }
         parkingTimer = timer
-        timer.start(after: parking.time)
+        timer.start(after: time)
+    }
+
+    /// The agent of this SockJS session has lost its connection a moment ago.
+    private func waitForOwner(on route: Route) {
+        let parking = worker.settings.options.parking
+        hasWaitedForOwner = true
+        guard parking.time > .zero, route.parked.count < parking.requestsPerRoute,
+            worker.metrics.parkedRequests < parking.requests
+        else { return proceed(on: route) }
+        isAwaitingOwner = true
+        park(on: route, for: StalledUpstreams.patience)
     }
 
     func parkingEnded() {
         guard stage == .parked else { return }
         leaveParking()
+        if isAwaitingOwner, let route {
+            isAwaitingOwner = false
+            return proceed(on: route)
+        }
         refuseAway()
     }
 
@@ -101,6 +123,8 @@ extension ProxyExchange {
     func unparked() {
         guard stage == .parked, let route else { return }
         parkingTimer?.cancel()
+        isAwaitingOwner = false
+        // Another agent's lane may be what has come; the wait begins anew, but not for ever.
         proceed(on: route)
     }
 
@@ -116,7 +140,7 @@ extension ProxyExchange {
 
     func connect(to upstream: Upstream) {
         self.upstream = upstream
-        upstream.outstanding += 1
+        upstream.enter(self)
         attempts += 1
         // What was idle together dies together: the second attempt is made on a new connection.
         if attempts == 1, let connection = upstream.pool.takeIdle() { return send(on: connection) }

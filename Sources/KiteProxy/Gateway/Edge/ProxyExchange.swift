@@ -46,6 +46,12 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
     var heldBody: [ByteBuffer] = []
     /// The trailers, where the body ended before there was a connection.
     var heldTrailers: HeaderBlock?
+    /// Where it is in its upstream's list.
+    var placeAtUpstream = 0
+    /// It has waited for its SockJS session's agent, or need not.
+    var hasWaitedForOwner = false
+    /// It is parked for that.
+    var isAwaitingOwner = false
     /// Tells an opener that comes back late that this is another request by now.
     var generation: UInt64 = 0
     var parkingTimer: WheelTimer?
@@ -156,7 +162,7 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
     }
 
     func leaveUpstream() {
-        upstream?.outstanding -= 1
+        upstream?.leave(self)
         upstream = nil
     }
 
@@ -177,6 +183,8 @@ final class ProxyExchange: ExchangeHandler, HTTPClientHandler {
         hasResponded = false
         attempts = 0
         detours = 0
+        hasWaitedForOwner = false
+        isAwaitingOwner = false
         heldBody = []
         heldTrailers = nil
         worker.give(self)

@@ -20,6 +20,13 @@ struct RouteSpec: Sendable, Hashable {
     var path: String
 }
 
+/// The agents' sessions that have a lane for a route on an event loop, as the others are told.
+struct LanesHere: Sendable {
+    var connected: [String] = []
+    /// Their connection is lost and waited for.
+    var lost: [String] = []
+}
+
 /// One event loop's view of a route.
 final class Route {
     let key: RouteKey
@@ -65,12 +72,22 @@ final class Route {
     /// Whether something can answer now.
     var isServing: Bool { upstreams.contains { $0.isConnected } }
 
-    /// A lane of this event loop that is connected.
-    var localLane: LaneUpstream? {
+    /// An agent's lane on this event loop, while it is connected.
+    func connectedLane(of session: String) -> LaneUpstream? {
         for upstream in upstreams {
-            if let lane = upstream as? LaneUpstream, lane.isConnected { return lane }
+            if let lane = upstream as? LaneUpstream, lane.session == session, lane.isConnected { return lane }
         }
         return nil
+    }
+
+    /// The agents that have a lane on this event loop.
+    var lanes: LanesHere {
+        var lanes = LanesHere()
+        for case let upstream as LaneUpstream in upstreams {
+            if upstream.isConnected { lanes.connected.append(upstream.session) }
+            if upstream.isStalled { lanes.lost.append(upstream.session) }
+        }
+        return lanes
     }
 
     func add(_ upstream: Upstream) { upstreams.append(upstream) }
@@ -109,8 +126,14 @@ final class Route {
             let upstream = upstreams[place]
             place = place + 1 < upstreams.count ? place + 1 : 0
             guard upstream.isConnected else { continue }
-            var rank = session.map { SockJSSession.rank(of: upstream.identity, for: $0) } ?? upstream.outstanding
-            if upstream is NeighbourUpstream { rank += 1 << 40 }
+            let isElsewhere = upstream is NeighbourUpstream
+            var rank: Int
+            if let session {
+                // Which agent comes first; which of its lanes only then.
+                rank = SockJSSession.rank(of: upstream.identity, for: session) << 1 + (isElsewhere ? 1 : 0)
+            } else {
+                rank = upstream.outstanding + (isElsewhere ? 1 << 40 : 0)
+            }
             if upstream.isEjected(at: now) { rank += 1 << 48 }
             if upstream === failed { rank += 1 << 56 }
             if rank < bestRank {
@@ -119,5 +142,19 @@ final class Route {
             }
         }
         return best
+    }
+
+    /// Whether a session's requests belong to an agent that has just lost its connection: it is likely to be back in a moment, and the
+    /// session is not known anywhere else.
+    func isOwnerAway(of session: UInt64) -> Bool {
+        var (best, isAway) = (Int.max, false)
+        for upstream in upstreams where upstream.isConnected || upstream.isStalled {
+            let rank = SockJSSession.rank(of: upstream.identity, for: session)
+            if rank < best || rank == best && upstream.isConnected {
+                best = rank
+                isAway = !upstream.isConnected
+            }
+        }
+        return isAway
     }
 }

@@ -11,6 +11,8 @@ class Upstream {
     let pool: ConnectionPool
     /// Exchanges that are under way.
     var outstanding = 0
+    /// Those of them that are told when the way there is lost; see ``StalledUpstreams``.
+    private(set) var exchanges: [ProxyExchange] = []
     private var failures = 0
     private var ejectedUntil = NIODeadline.distantPast
 
@@ -18,6 +20,10 @@ class Upstream {
 
     /// Whether requests sent there now can be expected to arrive.
     var isConnected: Bool { true }
+    /// Whether the connection underneath is lost and waited for: what was sent there may have arrived or not.
+    var isStalled: Bool { false }
+    /// Whether ``isStalled`` can ever be.
+    var canStall: Bool { false }
     /// For operators.
     var name: String { "" }
     /// What sessions are assigned by: the same on all event loops that have a way of their own.
@@ -34,6 +40,31 @@ class Upstream {
 
     /// Tells the agent, where there is one that wants to know, that a request has passed.
     func note(_ request: @autoclosure () -> RequestHead, status: UInt16, duration: TimeAmount) {}
+
+    // MARK: Exchanges under way
+
+    func enter(_ exchange: ProxyExchange) {
+        outstanding += 1
+        guard canStall else { return }
+        exchange.placeAtUpstream = exchanges.count
+        exchanges.append(exchange)
+    }
+
+    func leave(_ exchange: ProxyExchange) {
+        outstanding -= 1
+        forget(exchange)
+    }
+
+    /// The exchange has become a relay: it is still something to do, and goes where its lane goes.
+    func forget(_ exchange: ProxyExchange) {
+        let place = exchange.placeAtUpstream
+        guard exchanges.indices.contains(place), exchanges[place] === exchange, let last = exchanges.popLast() else {
+            return
+        }
+        guard last !== exchange else { return }
+        exchanges[place] = last
+        last.placeAtUpstream = place
+    }
 
     // MARK: Passive health
 
@@ -75,7 +106,10 @@ final class LaneUpstream: Upstream {
     }
 
     override var isConnected: Bool { lane.isConnected && lane.acceptsStreams }
-    override var name: String { "session \(session)" }
+    override var isStalled: Bool { !lane.isConnected && !lane.isClosed }
+    override var canStall: Bool { true }
+    override var name: String { Self.name(of: session) }
+    static func name(of session: String) -> String { "session \(session)" }
 
     override func open(
         _ opening: StreamOpening, completion: @escaping (Result<any ByteTransport, TransportError>) -> Void
@@ -99,30 +133,48 @@ final class LaneUpstream: Upstream {
     }
 }
 
-/// The same route's lanes on another event loop, while this one has none of its own.
+/// An agent's lane on another event loop, for requests that this loop has no lane for.
 final class NeighbourUpstream: Upstream {
     private let neighbour: WorkerReference
     private let route: RouteKey
+    let session: String
     private let eventLoop: any EventLoop
+    /// Its worker has said that the lane is lost, and waited for.
+    private(set) var isLost = false
 
-    init(neighbour: WorkerReference, route: RouteKey, eventLoop: any EventLoop, pool: ConnectionPool) {
+    init(
+        neighbour: WorkerReference, route: RouteKey, session: String, eventLoop: any EventLoop, pool: ConnectionPool
+    ) {
         self.neighbour = neighbour
         self.route = route
+        self.session = session
         self.eventLoop = eventLoop
         super.init(pool: pool)
     }
 
     var loopIndex: Int { neighbour.index }
-    override var name: String { "event loop \(neighbour.index)" }
+    override var name: String { "event loop \(neighbour.index), session \(session)" }
+    // As the lanes of this loop: a session of SockJS comes to the same agent from all loops.
+    override var identityText: String { LaneUpstream.name(of: session) }
+    override var isConnected: Bool { !isLost }
+    override var isStalled: Bool { isLost }
+    override var canStall: Bool { true }
+
+    /// The lane is lost, or back.
+    func isLost(_ isLost: Bool) {
+        self.isLost = isLost
+        // What is idle there would only be found dead.
+        if isLost { pool.closeIdle() }
+    }
 
     override func open(
         _ opening: StreamOpening, completion: @escaping (Result<any ByteTransport, TransportError>) -> Void
     ) {
         let loop = eventLoop
         let done = NIOLoopBound(completion, eventLoop: loop)
-        let route = route
+        let (route, session) = (route, session)
         neighbour.run { worker in
-            guard let local = worker.routes.find(route)?.localLane else {
+            guard let local = worker.routes.find(route)?.connectedLane(of: session) else {
                 let error = TransportError(.laneLost, "The agent's lane is gone")
                 return loop.execute { done.value(.failure(error)) }
             }

@@ -131,6 +131,49 @@ struct UpstreamChoiceTests {
         #expect(counts == [3, 3, 3])
     }
 
+    @Test func aSessionComesToTheSameAgentFromAllLoops() async throws {
+        let options = GatewayOptions()
+        let board = RouteBoard(options: options, claims: MemoryClaimStore(), logger: testLogger)
+        let reference = try await makeWorker(options: options, board: board)
+        await reference.ask { worker in
+            let key = RouteKey("r")
+            func neighbour(_ session: String) -> NeighbourUpstream {
+                NeighbourUpstream(
+                    neighbour: reference, route: key, session: session, eventLoop: worker.eventLoop,
+                    pool: worker.makePool())
+            }
+            func route(_ upstreams: [Upstream]) -> Route {
+                let route = Route(RouteSpec(key: key, kind: .tunnel, owner: "a", path: ""))
+                for upstream in upstreams { route.add(upstream) }
+                return route
+            }
+            let here = NamedUpstream(LaneUpstream.name(of: "one"), pool: worker.makePool())
+            let (one, two) = (neighbour("one"), neighbour("two"))
+            let mixed = route([one, here, two])
+            let elsewhere = route([neighbour("two"), neighbour("one")])
+            let now = NIODeadline.now()
+            var agents: [String: Int] = [:]
+            for number in 0..<200 {
+                let session = SockJSSession.number("session \(number)".utf8)
+                let chosen = mixed.choose(at: now, session: session)
+                #expect(chosen !== one, "the way that stays on this loop")
+                #expect(chosen?.identityText == elsewhere.choose(at: now, session: session)?.identityText)
+                agents[chosen?.identityText ?? "", default: 0] += 1
+                #expect(!mixed.isOwnerAway(of: session))
+            }
+            #expect(agents.count == 2)
+            #expect(mixed.choose(at: now) === here)
+            // Its sessions wait for a moment; others are not touched.
+            two.isLost(true)
+            for number in 0..<200 {
+                let session = SockJSSession.number("session \(number)".utf8)
+                let isOfTwo = elsewhere.choose(at: now, session: session)?.identityText == two.identityText
+                #expect(mixed.isOwnerAway(of: session) == isOfTwo)
+                #expect(mixed.choose(at: now, session: session) === here)
+            }
+        }
+    }
+
     @Test func aSessionStaysWithOneUpstreamAndTheOthersTakeTheSessionsOfOneThatFails() throws {
         let loop = EmbeddedEventLoop()
         let route = Route(RouteSpec(key: RouteKey("r"), kind: .direct, owner: "a", path: ""))
