@@ -128,6 +128,33 @@ struct FaultTests {
         var network: BadNetwork?
     }
 
+    /// What `halfopen.py` saw.
+    private struct HalfOpen: Decodable {
+        let before: Double
+        let after: Double
+        let kept: Int
+        let descriptors: Int
+        let reconnects: Int
+    }
+
+    @Test(
+        "A thousand reconnects that leave half-open connections leave memory and descriptors as they were",
+        .timeLimit(.minutes(1)))
+    func halfOpen() async throws {
+        try await withInstallation(options: ["--threads", "1"]) { installation in
+            let gateway = try await installation.startGateway()
+            let key = try #require(installation.environment["KITE_HOME"]) + "/kite.key"
+            let output = try await ChildProcess.run(
+                Place.python,
+                [Place.peer("halfopen.py"), "127.0.0.1", "\(installation.port)", key, "\(gateway.pid)", "1000"])
+            let seen = try JSONDecoder().decode(HalfOpen.self, from: Data(output.utf8))
+            #expect(seen.reconnects == 1000)
+            #expect(abs(seen.after / seen.before - 1) <= 0.05, "\(seen.before) to \(seen.after) KiB")
+            #expect(seen.kept == 0)
+            #expect(seen.descriptors < 100)
+        }
+    }
+
     @Test("Peers that fall silent are noticed within 15 s, and all goes on when they are back", .timeLimit(.minutes(2)))
     func silence() async throws {
         // Most of either is waiting.

@@ -1,5 +1,6 @@
 /// How a lane reads: frames to streams, and the connection's end.
 package import KiteHTTP
+import KiteSupport
 package import NIOCore
 
 extension TunnelLane: ByteTransportDelegate {
@@ -121,7 +122,11 @@ extension TunnelLane: ByteTransportDelegate {
     /// A stream holds bytes that nobody takes.
     func buffer(_ bytes: Int, of stream: TunnelStream) {
         bufferedBytes += bytes
-        while bufferedBytes > configuration.receiveBudget {
+        let shared = configuration.sharedBudget
+        shared?.add(bytes)
+        while bufferedBytes > configuration.receiveBudget
+            || bufferedBytes > Self.sparedBytes && shared?.isExceeded == true
+        {
             ended.removeAll { $0.bufferedBytes == 0 }
             let holders = ours.all + theirs.all + ended
             guard let largest = holders.max(by: { $0.bufferedBytes < $1.bufferedBytes }), largest.bufferedBytes > 0
@@ -131,5 +136,11 @@ extension TunnelLane: ByteTransportDelegate {
     }
 
     /// They have been taken, or dropped.
-    func unbuffer(_ bytes: Int) { bufferedBytes -= bytes }
+    func unbuffer(_ bytes: Int) {
+        bufferedBytes -= bytes
+        configuration.sharedBudget?.add(-bytes)
+    }
+
+    /// A lane that holds no more than this does not pay for what the others hold.
+    private static let sparedBytes = 1 << 20
 }

@@ -11,6 +11,8 @@ package struct LaneConfiguration: Sendable {
     package var maximumStreamWindow = 16 << 20
     /// What all streams of the lane may hold unconsumed before the one that holds most is reset, and what auto-tuning shares out, in bytes.
     package var receiveBudget = 64 << 20
+    /// The same for all lanes that share it; a lane that holds little is spared.
+    package var sharedBudget: SharedByteBudget?
     /// How much a stream queues before it stops being writable, in bytes.
     package var streamHighWater = 128 << 10
     /// The most bytes kept until the peer has acknowledged them; then no more data is sent. At least 1 MiB.

@@ -22,6 +22,9 @@ enum MetricsText {
                 "Changed certificate files that could not be used", certificates.reloadFailures)
         }
         text.metric("kiteproxy_ready", .gauge, "Whether /readyz answers 200", isReady ? 1 : 0)
+        text.metric(
+            "kiteproxy_short", .gauge, "Whether new requests are refused since memory or file descriptors run out",
+            metrics.isShort ? 1 : 0)
         text.info("kiteproxy_build_info", "The version that runs", [("version", programVersion)])
         text.metric(
             "process_resident_memory_bytes", .gauge, "Memory in use, in bytes", process.residentBytes)
@@ -55,7 +58,8 @@ enum MetricsText {
         text.metric(
             "kiteproxy_requests_parked", .gauge, "Requests waiting for an agent or for Kontrol", metrics.parkedRequests)
         text.metric(
-            "kiteproxy_retries_total", .counter, "Requests sent again since a pooled connection was dead",
+            "kiteproxy_retries_total", .counter,
+            "Requests sent again, since a pooled connection was dead or an agent had vanished",
             metrics.retries)
         text.metric(
             "kiteproxy_refusals_total", .counter, "Requests and tunnels that the gateway refused itself, by cause",

@@ -68,6 +68,8 @@ extension GatewayConfiguration {
         limits.targetBytes = settings[GatewaySettings.targetBytes]
         limits.streams = settings[GatewaySettings.streams]
         limits.bodyBytes = settings[GatewaySettings.bodyBytes].map(Int64.init)
+        limits.memoryBytes = settings[GatewaySettings.memoryBytes]
+        limits.laneBytes = settings[GatewaySettings.laneBytes]
         limits.connections = settings[GatewaySettings.connections]
         limits.connectionsPerAddress = settings[GatewaySettings.connectionsPerAddress]
         limits.connectionsPerTarget = settings[GatewaySettings.connectionsPerTarget]

@@ -141,6 +141,14 @@ enum GatewaySettings {
     static let idleConnectionsPerTarget = Setting<Int>.single(
         "max-idle-connections-per-target", .integer(0...100_000), default: 64,
         meaning: "Idle connections kept for one target, per thread", atLimit: "the oldest is closed")
+    static let memoryBytes = Setting<Int?>.optional(
+        "max-memory", .bytes((16 << 20)...(1 << 50)), shown: "the control group's limit, if it has one",
+        meaning: "Resident memory of the process; the control group's limit counts, too",
+        atLimit: "from nine tenths on 503 with `Retry-After` for what is new")
+    static let laneBytes = Setting<Int>.single(
+        "max-buffered", .bytes((1 << 20)...(1 << 50)), default: 512 << 20,
+        meaning: "Bytes from agents that wait to be taken by visitors, over all lanes",
+        atLimit: "of the lane that brings more the stream is broken off that holds most")
     static let resolvedRoutes = Setting<Int>.single(
         "max-resolved-routes", .integer(1...10_000_000), default: 10_000,
         meaning: "Kites known through Kontrol at a time", atLimit: "the least recently used is forgotten")
@@ -229,7 +237,8 @@ enum GatewaySettings {
                     AnySetting(headBytes), AnySetting(targetBytes), AnySetting(bodyBytes), AnySetting(streams),
                     AnySetting(connections),
                     AnySetting(connectionsPerAddress), AnySetting(connectionsPerTarget),
-                    AnySetting(idleConnectionsPerTarget), AnySetting(resolvedRoutes), AnySetting(pendingResolutions),
+                    AnySetting(idleConnectionsPerTarget), AnySetting(memoryBytes), AnySetting(laneBytes),
+                    AnySetting(resolvedRoutes), AnySetting(pendingResolutions),
                     AnySetting(parkedPerRoute), AnySetting(parked), AnySetting(messageBytes), AnySetting(kiteSessions),
                     AnySetting(sessionsPerKite), AnySetting(pendingKiteSessions),
                 ]),
@@ -250,7 +259,8 @@ extension GatewaySettings {
     static let reloadable: Set<String> = [
         http2.key, tlsDefault.key, tlsMinimumVersion.key, trustedProxies.key, directLoopback.key, directAllow.key,
         directDeny.key,
-        accessLog.key, headBytes.key, targetBytes.key, bodyBytes.key, streams.key, connectionsPerTarget.key,
+        accessLog.key, headBytes.key, targetBytes.key, bodyBytes.key, memoryBytes.key, streams.key,
+        connectionsPerTarget.key,
         idleConnectionsPerTarget.key, resolvedRoutes.key,
         pendingResolutions.key, parkedPerRoute.key, parked.key, parkTime.key, headTimeout.key, keepAliveTimeout.key,
         connectTimeout.key, responseTimeout.key, bodyIdleTimeout.key, upstreamIdleTimeout.key, resolvedTime.key,

@@ -24,6 +24,7 @@ package final class Gateway: Service {
     /// Of visitors and agents, and of the public ports of tcp tunnels.
     private let limiter: ConnectionLimiter
     let logger: Logger
+    let pressure: Pressure
     private let started = Latch<Running>()
     private let ready = Atomic<Bool>(false)
     /// By listener; what is not there is bound.
@@ -56,6 +57,7 @@ package final class Gateway: Service {
         logger: Logger
     ) {
         self.options = options
+        pressure = Pressure(options.limits, logger: logger)
         self.inherited = inherited
         self.resolver = resolver
         self.authenticator = authenticator
@@ -90,6 +92,7 @@ package final class Gateway: Service {
         do {
             try await withThrowingTaskGroup { tasks in
                 tasks.addTask { try await pool.run() }
+                tasks.addTask { [pressure] in await pressure.run() }
                 tasks.addTask { [kiteTunnels] in try await kiteTunnels.run() }
                 let addresses = try options.listeners.map { try Self.address($0) }
                 let workers = try await makeWorkers(loops, pool: pool, addresses: addresses)
@@ -144,7 +147,8 @@ package final class Gateway: Service {
             authenticator: authenticator, resolver: resolver,
             dialer: try Dialer(
                 configuration: WorkerSettings.dialing(options, policy), tls: options.upstreamTLSContext), board: board,
-            kiteTunnels: kiteTunnels, pool: pool, logger: logger, limiter: limiter, mount: mount)
+            kiteTunnels: kiteTunnels, pool: pool, logger: logger, limiter: limiter, mount: mount,
+            pressure: pressure, laneBudget: SharedByteBudget(limit: options.limits.laneBytes))
         var workers: [WorkerReference] = []
         for (index, loop) in loops.enumerated() {
             workers.append(
@@ -252,6 +256,7 @@ package final class Gateway: Service {
     package func reconfigure(_ options: GatewayOptions) async {
         guard let running = started.current else { return }
         let policy = options.directTargets.resolved(listeningOn: running.configuredAddresses)
+        pressure.reconfigure(options.limits)
         for worker in running.workers {
             _ = await worker.ask { $0.reconfigure($0.settings.changed(to: options, policy: policy)) }
         }
@@ -288,6 +293,7 @@ package final class Gateway: Service {
         sum.servingRoutes = routes.count { $0.isServing }
         sum.sessions = await board.sessionCount
         sum.kiteSessions = kiteTunnels.sessionCount
+        sum.isShort = pressure.shortage != nil
         sum.reconnects &+= await board.reconnects
         return sum
     }

@@ -80,6 +80,13 @@ package struct GatewayOptions: Sendable {
         package var connectionsPerTarget = 16_384
         /// Idle upstream connections kept for one target, per event loop.
         package var idleConnectionsPerTarget = 64
+        /// Resident memory of the process, in bytes; new requests are refused from nine tenths of it on. The limit of the control group
+        /// counts, too. None when nil.
+        package var memoryBytes: Int?
+        /// The same for open files and sockets, besides what the system allows.
+        package var descriptors: Int?
+        /// Bytes that the lanes of all agents may hold because nobody takes them.
+        package var laneBytes = 512 << 20
         /// Kites that are known through Kontrol at a time.
         package var resolvedRoutes = 10_000
         /// Questions to Kontrol that are under way at a time; a visitor whose question is one too many gets 503.

@@ -216,7 +216,7 @@ final class Worker {
         fields: KeyValuePairs<String, String> = [:], page: PageTemplate? = nil
     ) {
         record(cause, status: refusal.status, route: route, peer: exchange.peer, detail: detail)
-        if !(exchange.handler is ProxyExchange) {
+        if !(exchange.handler is ProxyExchange), !(exchange is LoggedExchange) {
             logRefusal(exchange.request, exchange.peer, refusal.status, route)
         }
         if let ruled = exchange as? RuledExchange { return ruled.refuse(refusal, fields: fields, page: page) }

@@ -24,12 +24,15 @@ final class WorkerSettings: Sendable {
     /// Counts the connections of all listeners.
     let limiter: ConnectionLimiter
     let mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
+    let pressure: Pressure
+    /// What all lanes hold.
+    let laneBudget: SharedByteBudget
 
     init(
         options: GatewayOptions, directory: Directory, http: HTTPLimits, viaName: String,
         authenticator: any GatewayAuthenticator, resolver: (any KiteResolver)?, dialer: Dialer, board: RouteBoard,
         kiteTunnels: KiteTunnels, pool: TaskPool, logger: Logger, limiter: ConnectionLimiter,
-        mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?
+        mount: (@Sendable (any EventLoop) -> any ExchangeAcceptor)?, pressure: Pressure, laneBudget: SharedByteBudget
     ) {
         self.options = options
         self.directory = directory
@@ -45,6 +48,8 @@ final class WorkerSettings: Sendable {
         self.logger = logger
         self.limiter = limiter
         self.mount = mount
+        self.pressure = pressure
+        self.laneBudget = laneBudget
     }
 
     /// The same gateway with other limits, times and rules.
@@ -55,7 +60,8 @@ final class WorkerSettings: Sendable {
         return WorkerSettings(
             options: options, directory: directory, http: Self.limits(options), viaName: viaName,
             authenticator: authenticator, resolver: resolver, dialer: dialer, board: board, kiteTunnels: kiteTunnels,
-            pool: pool, logger: logger, limiter: limiter, mount: mount)
+            pool: pool, logger: logger, limiter: limiter, mount: mount, pressure: pressure,
+            laneBudget: laneBudget)
     }
 
     /// How targets with an address of their own are dialled.

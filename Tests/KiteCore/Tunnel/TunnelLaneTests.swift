@@ -1,5 +1,6 @@
 /// What two lanes do to each other, back to back.
 import KiteHTTP
+import KiteSupport
 import KiteTunnel
 import NIOCore
 import NIOEmbedded
@@ -274,6 +275,33 @@ import Testing
         #expect(farSees.closed.first??.code == .laneLost)
         #expect(pair.gatewayDelegate.closed == [nil])
         #expect(pair.agentDelegate.closed == [nil])
+    }
+
+    @Test func lanesTogetherHoldNoMoreThanTheirSharedBudget() throws {
+        let budget = SharedByteBudget(limit: 3 << 20)
+        var configuration = LaneConfiguration()
+        configuration.sharedBudget = budget
+        configuration.maximumStreamWindow = 65_536
+        let pairs = (0..<4).map { _ in LanePair(configuration) }
+        var ends: [StreamRecorder] = []
+        for pair in pairs {
+            // 24 streams of 64 KiB that nobody reads: 1.5 MiB a lane.
+            for _ in 0..<24 {
+                let (near, sees, far, _) = try pair.stream()
+                near.setReading(false)
+                far?.write(ByteBuffer(repeating: 1, count: 65_536))
+                ends.append(sees)
+            }
+            pair.settle()
+        }
+        #expect(budget.used <= 4 << 20)
+        let broken = ends.filter { $0.closed.first??.code == .limitExceeded }
+        // The first two lanes fit, and one that holds 1 MiB is spared.
+        #expect((8...20).contains(broken.count))
+        #expect(ends.prefix(48).allSatisfy { $0.closed.isEmpty })
+        for pair in pairs { pair.gateway.close() }
+        for pair in pairs { pair.settle() }
+        #expect(budget.used == 0)
     }
 
     @Test func aLaneThatClosesAsOlderAgentsDoDoesNotDenyThatItServed() throws {

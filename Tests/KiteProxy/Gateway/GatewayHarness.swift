@@ -189,7 +189,8 @@ func makeAgent(
 /// Runs a gateway for the length of `body`, then shuts it down gracefully.
 func withGateway(
     _ change: (inout GatewayOptions) -> Void = { _ in }, resolver: (any KiteResolver)? = nil,
-    visitors: any KiteAuthenticator = RefusingAuthenticator(), logger: Logger = testLogger,
+    visitors: any KiteAuthenticator = RefusingAuthenticator(),
+    kite: (@Sendable (any EventLoop) -> any ExchangeAcceptor)? = nil, logger: Logger = testLogger,
     _ body: @escaping @Sendable (Gateway, Int) async throws -> Void
 ) async throws {
     var options = GatewayOptions()
@@ -197,7 +198,8 @@ func withGateway(
     options.timeouts.drain = .seconds(2)
     change(&options)
     let gateway = Gateway(
-        options: options, resolver: resolver, authenticator: NameAuthenticator(), visitors: visitors, logger: logger
+        options: options, resolver: resolver, authenticator: NameAuthenticator(), visitors: visitors, kite: kite,
+        logger: logger
     )
     let group = ServiceGroup(configuration: .init(services: [.init(service: gateway)], logger: testLogger))
     try await withThrowingTaskGroup { tasks in
@@ -223,7 +225,9 @@ func makeWorker(options: GatewayOptions, board: RouteBoard) async throws -> Work
             options: options.kiteTunnels, parkingTime: options.parking.time, authenticator: RefusingAuthenticator(),
             logger: testLogger),
         pool: TaskPool(limit: 8), logger: testLogger,
-        limiter: ConnectionLimiter(connections: 100, connectionsPerAddress: 100), mount: nil)
+        limiter: ConnectionLimiter(connections: 100, connectionsPerAddress: 100), mount: nil,
+        pressure: Pressure(options.limits, logger: testLogger),
+        laneBudget: SharedByteBudget(limit: options.limits.laneBytes))
     let loop = testGroup.next()
     return try await loop.submit { WorkerReference(Worker(index: 0, eventLoop: loop, settings: settings)) }.get()
 }

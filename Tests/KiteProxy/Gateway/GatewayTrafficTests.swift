@@ -186,6 +186,31 @@ struct GatewayTrafficTests {
         await mirror.close()
     }
 
+    @Test("What the gateway answers itself has its line in the access log, too")
+    func ownAccessLog() async throws {
+        let lines = Mutex<[String]>([])
+        let logger = Logger(label: "test") { _ in LineLog { line in lines.withLock { $0.append(line) } } }
+        let id = "0e1d7b54-0000-4000-8000-00000000000b"
+        try await withGateway({ $0.isAccessLogged = true }, kite: { _ in MirrorAcceptor() }, logger: logger) {
+            _, port async throws in
+            for path in ["/kite/info", "/kite/break", "/-/kite.js", "/proxy/1/2/xhr?kiteID=\(id)", "/tunnel/info"] {
+                _ = try await get(path, port: port)
+            }
+            _ = try await send("PUT /-/kite.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", to: port)
+            let body = "POST /kite/1/2/xhr_send HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
+            #expect(try await send(body, to: port).hasSuffix("\n\nhi"))
+            _ = try await send(
+                "GET /kite/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nearly", to: port,
+                until: "early")
+        }
+        #expect(
+            lines.withLock { $0 }.sorted()
+                == [
+                    "/-/kite.js 200", "/-/kite.js 405", "/kite/1/2/xhr_send 200", "/kite/break 0", "/kite/info 200",
+                    "/kite/ws 101", "/proxy/1/2/xhr 404", "/tunnel/info 200",
+                ])
+    }
+
     @Test("What Kontrol said stays good while Kontrol is away, and is asked for again afterwards")
     func stale() async throws {
         let (mirror, target) = try await startMirror()

@@ -1,6 +1,7 @@
 /// Sends each request of one connection where it belongs: to a route, the tunnel door or the gateway's kite. Between the edge and
 /// everything else.
 import KiteHTTP
+import KiteTunnel
 import NIOCore
 
 /// What the gateway knows of one visitor's connection. Event-loop bound.
@@ -18,6 +19,11 @@ final class VisitorConnection: ExchangeAcceptor {
     func accept(_ exchange: any Exchange) {
         let head = exchange.request
         if peer.version == .http2 { worker.metrics.http2Requests &+= 1 }
+        if let shortage = worker.settings.pressure.shortage, isNewWork(head) {
+            return worker.refuse(
+                exchange, RefusalCause(shortage),
+                Refusal(503, "This gateway has too much to do at the moment; please try again.", retryAfter: 5))
+        }
         let destination = worker.settings.directory.destination(authority: head.authority, target: head.target)
         if let table = worker.rules,
             let rules = table.find(authority: head.authority, route: destination.route)
@@ -48,7 +54,7 @@ final class VisitorConnection: ExchangeAcceptor {
             }
             let route = worker.routes.find(asWritten: key)
             if !byHost, let target = dialBackTarget(key, route, head.target, dropped) {
-                return worker.settings.kiteTunnels.serveVisitor(exchange, target, worker: worker)
+                return logged(exchange) { worker.settings.kiteTunnels.serveVisitor($0, target, worker: worker) }
             }
             let proxied = worker.takeExchange()
             proxied.begin(
@@ -56,19 +62,36 @@ final class VisitorConnection: ExchangeAcceptor {
         case .door: worker.door.accept(exchange)
         case .kite:
             guard let kite = worker.kite else { return refuseUnknown(exchange) }
-            kite.accept(exchange)
-        case .kiteSession(let target): worker.settings.kiteTunnels.serveVisitor(exchange, target, worker: worker)
+            logged(exchange, kite.accept)
+        case .kiteSession(let target):
+            logged(exchange) { worker.settings.kiteTunnels.serveVisitor($0, target, worker: worker) }
         case .kiteTunnel(let dropped):
-            worker.settings.kiteTunnels.serveKite(exchange, path: head.path.dropFirst(dropped), worker: worker)
+            let path = head.path.dropFirst(dropped)
+            logged(exchange) { worker.settings.kiteTunnels.serveKite($0, path: path, worker: worker) }
         case .browserModule(let module):
-            if let status = module.answer(exchange) {
-                worker.metrics.responses[Int(status / 100)] &+= 1
-            } else {
-                worker.refuse(
-                    exchange, .methodNotAllowed, Refusal(405, "Use GET here."), fields: ["Allow": "GET, HEAD"])
+            logged(exchange) { exchange in
+                if let status = module.answer(exchange) {
+                    worker.metrics.responses[Int(status / 100)] &+= 1
+                } else {
+                    worker.refuse(
+                        exchange, .methodNotAllowed, Refusal(405, "Use GET here."), fields: ["Allow": "GET, HEAD"])
+                }
             }
         case .nowhere: refuseUnknown(exchange)
         }
+    }
+
+    /// Lets something answer that does not write the access log's line itself.
+    private func logged(_ exchange: any Exchange, _ answer: (any Exchange) -> Void) {
+        guard worker.settings.options.isAccessLogged else { return answer(exchange) }
+        LoggedExchange.accept(exchange, logger: worker.settings.logger, answer)
+    }
+
+    /// Whether a request begins something. Those of SockJS sessions mostly go on with what has begun; an agent's lane may be one that is
+    /// resumed, which the door finds out.
+    private func isNewWork(_ head: RequestHead) -> Bool {
+        if head.wantsUpgrade { return head.path != TunnelWire.path }
+        return SockJSSession.hash(in: head.target) == nil
     }
 
     /// A kite that dials back, when that is what a path means: what an agent or a registration has brought comes first, Kontrol's word

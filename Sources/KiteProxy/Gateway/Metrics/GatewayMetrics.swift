@@ -38,7 +38,7 @@ package struct GatewayMetrics: Sendable, Equatable {
     package var parkedRequests = 0
     /// Connections to direct targets that are open, idle ones included.
     package var upstreamConnections = 0
-    /// Requests sent a second time because a pooled connection was dead.
+    /// Requests sent a second time because a pooled connection was dead or an agent had vanished.
     package var retries: UInt64 = 0
     /// Bytes of bodies and upgraded connections from visitors.
     package var bytesIn: UInt64 = 0
@@ -55,6 +55,8 @@ package struct GatewayMetrics: Sendable, Equatable {
     package var sessions = 0
     /// Visitors' sessions with kites that dial back.
     package var kiteSessions = 0
+    /// Whether new requests are refused since memory or descriptors run out.
+    package var isShort = false
 
     package init() {}
 

@@ -36,6 +36,9 @@ package enum RefusalCause: String, Sendable, CaseIterable, Codable {
     case originDenied = "origin_denied"
     case passwordRequired = "password_required"
     case passwordsBusy = "passwords_busy"
+    // Too little of something
+    case shortOfMemory = "short_of_memory"
+    case shortOfFiles = "short_of_files"
     // The tunnel door
     case unauthenticated
     case nameTaken = "name_taken"
@@ -52,6 +55,14 @@ package enum RefusalCause: String, Sendable, CaseIterable, Codable {
 }
 
 extension RefusalCause {
+    init(_ shortage: Shortage) {
+        self =
+            switch shortage {
+            case .memory: .shortOfMemory
+            case .descriptors: .shortOfFiles
+            }
+    }
+
     /// What an agent's connection was refused for.
     init(session refusal: TunnelRefusal) {
         self =

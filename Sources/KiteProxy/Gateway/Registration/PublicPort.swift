@@ -37,6 +37,9 @@ final class PublicPort: Sendable {
 extension Worker {
     /// Joins a visitor's connection with a new stream to the agent of a session.
     func serve(_ visitor: SocketTransport, session: String, tunnel: UInt16) {
+        guard settings.pressure.shortage == nil else {
+            return visitor.abort(TransportError(.limitExceeded, "The gateway is short of memory or descriptors"))
+        }
         visitor.setReading(false)
         let opening = StreamOpening(kind: .tcp, tunnel: tunnel, clientAddress: visitor.remoteAddress)
         if let lane = connectedLane(session: session) {

@@ -77,6 +77,12 @@ final class TunnelDoor {
         let reference = WorkerReference(worker)
         let board = worker.settings.board
         let loop = worker.index
+        if case .open = hello.purpose, let shortage = worker.settings.pressure.shortage {
+            // Lanes of sessions that run are let in.
+            return refuse(
+                handshake, TunnelRefusal(status: 503, reason: "the gateway has too much to do", retryAfter: 5),
+                RefusalCause(shortage), username)
+        }
         let accepted = worker.settings.pool.spawn {
             let decision: LaneDecision
             switch hello.purpose {
@@ -115,6 +121,12 @@ final class TunnelDoor {
             ])
     }
 
+    private var laneConfiguration: LaneConfiguration {
+        var configuration = LaneConfiguration()
+        configuration.sharedBudget = worker.settings.laneBudget
+        return configuration
+    }
+
     private func answer(
         _ handshake: GatewayLaneHandshake, _ hello: AgentHello, _ decision: LaneDecision, _ username: String
     ) {
@@ -127,7 +139,7 @@ final class TunnelDoor {
                 }
             }
             let delegate = AttachedLaneDelegate(worker: worker, session: welcome.session, number: welcome.lane)
-            guard let lane = handshake.accept(welcome, configuration: LaneConfiguration(), delegate: delegate) else {
+            guard let lane = handshake.accept(welcome, configuration: laneConfiguration, delegate: delegate) else {
                 if !welcome.isSurplus { delegate.tellBoard() }
                 return
             }
