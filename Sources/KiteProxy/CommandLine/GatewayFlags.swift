@@ -206,6 +206,10 @@ struct LimitFlags: SettingFlags {
     var connectionsPerTarget: String?
     @Option(name: .customLong("max-idle-connections-per-target"), help: help("max-idle-connections-per-target"))
     var idleConnectionsPerTarget: String?
+    @Option(name: .customLong("max-memory"), help: help("max-memory"))
+    var memoryBytes: String?
+    @Option(name: .customLong("max-buffered"), help: help("max-buffered"))
+    var laneBytes: String?
     @Option(name: .customLong("max-resolved-routes"), help: help("max-resolved-routes"))
     var resolvedRoutes: String?
     @Option(name: .customLong("max-pending-resolutions"), help: help("max-pending-resolutions"))
@@ -233,6 +237,8 @@ struct LimitFlags: SettingFlags {
             "max-connections-per-address": one(connectionsPerAddress),
             "max-connections-per-target": one(connectionsPerTarget),
             "max-idle-connections-per-target": one(idleConnectionsPerTarget),
+            "max-memory": one(memoryBytes),
+            "max-buffered": one(laneBytes),
             "max-resolved-routes": one(resolvedRoutes),
             "max-pending-resolutions": one(pendingResolutions),
             "max-parked-per-route": one(parkedPerRoute),

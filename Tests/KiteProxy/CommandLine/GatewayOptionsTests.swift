@@ -33,6 +33,7 @@ struct GatewayOptionsTests {
             "trusted-proxy": ["10.0.0.0/8", "::1"], "direct-loopback": ["refuse"], "direct-allow": ["127.0.0.1"],
             "max-head": ["8KiB"], "max-body": ["1MiB"], "response-timeout": ["7s"], "park-time": ["0"],
             "tcp-ports": ["5-6"], "tunnels": ["false"], "access-log": ["true"],
+            "max-memory": ["1GiB"], "max-buffered": ["2MiB"],
         ])
         #expect(
             options.listeners == [
@@ -45,6 +46,8 @@ struct GatewayOptionsTests {
         #expect(options.directTargets.allowed.count == 1)
         #expect(options.limits.headBytes == 8192)
         #expect(options.limits.bodyBytes == 1 << 20)
+        #expect(options.limits.memoryBytes == 1 << 30)
+        #expect(options.limits.laneBytes == 2 << 20)
         #expect(options.timeouts.response == .seconds(7))
         #expect(options.parking.time == .seconds(0))
         #expect(options.tunnels.tcpPorts == 5...6)
