@@ -35,6 +35,17 @@ struct PressureTests {
         #expect(machine.shortage == .memory)
     }
 
+    @Test func memoryThatWasFreedIsGivenBack() throws {
+        // Many small pieces: large ones are returned by themselves.
+        var pieces = (0..<400_000).map { [UInt8](repeating: 1, count: 100 + $0 % 100) }
+        let kept = pieces.enumerated().compactMap { $0.offset % 4000 == 0 ? $0.element : nil }
+        let full = try #require(ProcessAmounts.used().memory)
+        pieces = []
+        ProcessAmounts.giveBackMemory()
+        #expect(try #require(ProcessAmounts.used().memory) < full - (20 << 20))
+        withExtendedLifetime(kept) {}
+    }
+
     @Test func theSystemSaysWhatIsUsed() throws {
         let used = ProcessAmounts.used()
         #expect(try #require(used.memory) > 1 << 20)

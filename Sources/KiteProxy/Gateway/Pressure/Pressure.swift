@@ -35,6 +35,8 @@ final class Pressure: Sendable {
             let limits = PressureStateMachine.Amounts(
                 memory: [configured.memory, group].compactMap(\.self).min(),
                 descriptors: [configured.descriptors, ProcessAmounts.descriptorLimit()].compactMap(\.self).min())
+            // The allocator does not return by itself what was given back to it.
+            if machine.shortage == .memory { ProcessAmounts.giveBackMemory() }
             look(&machine, used: ProcessAmounts.used(), limits: limits)
             try? await Task.sleep(for: Self.pause)
         }

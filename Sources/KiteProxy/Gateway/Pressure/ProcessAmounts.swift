@@ -30,6 +30,13 @@ enum ProcessAmounts {
         return Int(clamping: limit.rlim_cur)
     }
 
+    /// Lets the allocator return what it keeps for later. Without it a process stays large that was large once, where its C library has such
+    /// a function.
+    static func giveBackMemory() {
+        guard let symbol = dlsym(nil, "malloc_trim") else { return }
+        _ = unsafeBitCast(symbol, to: (@convention(c) (Int) -> CInt).self)(0)
+    }
+
     private static func countedDescriptors() -> Int? {
         guard let directory = opendir("/proc/self/fd") else { return nil }
         defer { closedir(directory) }
