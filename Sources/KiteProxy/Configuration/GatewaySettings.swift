@@ -142,11 +142,11 @@ enum GatewaySettings {
         "max-idle-connections-per-target", .integer(0...100_000), default: 64,
         meaning: "Idle connections kept for one target, per thread", atLimit: "the oldest is closed")
     static let memoryBytes = Setting<Int?>.optional(
-        "max-memory", .bytes((16 << 20)...(1 << 50)), shown: "the control group's limit, if it has one",
+        "max-memory", .bytes(4096...(1 << 50)), shown: "the control group's limit, if it has one",
         meaning: "Resident memory of the process; the control group's limit counts, too",
         atLimit: "from nine tenths on 503 with `Retry-After` for what is new")
     static let laneBytes = Setting<Int>.single(
-        "max-buffered", .bytes((1 << 20)...(1 << 50)), default: 512 << 20,
+        "max-buffered", .bytes(4096...(1 << 50)), default: 512 << 20,
         meaning: "Bytes from agents that wait to be taken by visitors, over all lanes",
         atLimit: "of the lane that brings more the stream is broken off that holds most")
     static let resolvedRoutes = Setting<Int>.single(

@@ -16,18 +16,19 @@ extension Worker {
             return
         }
         var fresh = lanes.connected
-        route.remove { upstream in
-            guard let known = upstream as? NeighbourUpstream, known.loopIndex == index else { return false }
+        var gone: [NeighbourUpstream] = []
+        for case let known as NeighbourUpstream in route.upstreams where known.loopIndex == index {
             if let place = fresh.firstIndex(of: known.session) {
                 fresh.remove(at: place)
                 known.isLost(false)
-                return false
+            } else if lanes.lost.contains(known.session) {
+                known.isLost(true)
+                stalled.add(known)
+            } else {
+                gone.append(known)
             }
-            guard lanes.lost.contains(known.session) else { return true }
-            known.isLost(true)
-            stalled.add(known)
-            return false
         }
+        route.remove { upstream in gone.contains { $0 === upstream } }
         for session in fresh {
             route.add(
                 NeighbourUpstream(

@@ -207,7 +207,7 @@ struct GatewayTrafficTests {
             lines.withLock { $0 }.sorted()
                 == [
                     "/-/kite.js 200", "/-/kite.js 405", "/kite/1/2/xhr_send 200", "/kite/break 0", "/kite/info 200",
-                    "/kite/ws 101", "/proxy/1/2/xhr 404", "/tunnel/info 200",
+                    "/kite/ws 101", "/proxy/1/2/xhr 404", "/tunnel/info 401",
                 ])
     }
 

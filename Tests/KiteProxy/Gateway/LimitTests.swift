@@ -14,7 +14,7 @@ struct LimitTests {
         _ body: @escaping @Sendable (Gateway, Int) async throws -> Void
     ) async throws {
         var parking = GatewayOptions.Parking()
-        parking.time = .seconds(2)
+        parking.time = .seconds(5)
         change(&parking)
         let settled = parking
         try await withGateway({ $0.parking = settled }) { gateway, port async throws in
