@@ -82,4 +82,25 @@ public struct KiteEvent: Sendable, Hashable, Codable {
         self.url = url
         self.token = token
     }
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        action = try container.decode(Action.self, forKey: .action)
+        kite = try container.decode(KiteIdentity.self, forKey: .kite)
+        url = try container.decodeIfPresent(String.self, forKey: .url).flatMap { $0.isEmpty ? nil : $0 }
+        token = try container.decodeIfPresent(String.self, forKey: .token).flatMap { $0.isEmpty ? nil : $0 }
+    }
+
+    /// What is not there is empty: kite.js fails on an event without a token.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(action, forKey: .action)
+        try container.encode(kite, forKey: .kite)
+        try container.encode(url ?? "", forKey: .url)
+        try container.encode(token ?? "", forKey: .token)
+    }
+
+    private enum CodingKeys: CodingKey {
+        case action, kite, url, token
+    }
 }
