@@ -1,4 +1,5 @@
 /// What the admin listener shows, asked of the running gateway.
+import ACME
 import Foundation
 import KiteCommand
 import KiteGateway
@@ -9,15 +10,18 @@ struct GatewayAdminSource: AdminSource {
     let gateway: Gateway
     /// Of the TLS listeners, where there are any.
     let certificates: ServerCertificates?
+    /// Obtains certificates, where that is wanted.
+    let automatic: AutomaticCertificates?
     /// Why Kontrol is not to be had; nil when all is well.
     let kontrolProblem: @Sendable () async -> String?
 
     init(
-        gateway: Gateway, certificates: ServerCertificates? = nil,
+        gateway: Gateway, certificates: ServerCertificates? = nil, automatic: AutomaticCertificates? = nil,
         kontrolProblem: @escaping @Sendable () async -> String?
     ) {
         self.gateway = gateway
         self.certificates = certificates
+        self.automatic = automatic
         self.kontrolProblem = kontrolProblem
         // The uptime counts from here, not from the first question.
         _ = ProcessStatistics.start
@@ -31,7 +35,8 @@ struct GatewayAdminSource: AdminSource {
                 $0.store.status, reloadFailures: $0.reloadFailures, now: Int64(Date().timeIntervalSince1970))
         }
         return MetricsText.text(
-            await gateway.metrics(), process, isReady: await unreadiness() == nil, certificates: statistics)
+            await gateway.metrics(), process, isReady: await unreadiness() == nil, certificates: statistics,
+            automatic: automatic.map { AutomaticStatistics($0, now: Date()) })
     }
 
     func unreadiness() async -> String? {

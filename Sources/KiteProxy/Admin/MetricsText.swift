@@ -8,7 +8,7 @@ enum MetricsText {
     /// The text of `/metrics`.
     static func text(
         _ metrics: GatewayMetrics, _ process: ProcessStatistics, isReady: Bool,
-        certificates: CertificateStatistics? = nil
+        certificates: CertificateStatistics? = nil, automatic: AutomaticStatistics? = nil
     ) -> String {
         var text = PrometheusText()
         requests(metrics, &text)
@@ -21,6 +21,7 @@ enum MetricsText {
                 "kiteproxy_certificate_reload_failures_total", .counter,
                 "Changed certificate files that could not be used", certificates.reloadFailures)
         }
+        if let automatic { automatic.write(&text) }
         text.metric("kiteproxy_ready", .gauge, "Whether /readyz answers 200", isReady ? 1 : 0)
         text.metric(
             "kiteproxy_short", .gauge, "Whether new requests are refused since memory or file descriptors run out",
@@ -40,7 +41,7 @@ enum MetricsText {
     static var sample: String {
         text(
             GatewayMetrics(), ProcessStatistics(), isReady: true,
-            certificates: CertificateStatistics([], reloadFailures: 0, now: 0))
+            certificates: CertificateStatistics([], reloadFailures: 0, now: 0), automatic: AutomaticStatistics())
     }
 
     private static func requests(_ metrics: GatewayMetrics, _ text: inout PrometheusText) {

@@ -14,7 +14,8 @@ private let helpByKey: [String: ArgumentHelp] = Dictionary(
     }
 ) { $1 }
 
-private func help(_ key: String) -> ArgumentHelp { helpByKey[key] ?? "" }
+func settingHelp(_ key: String) -> ArgumentHelp { helpByKey[key] ?? "" }
+private func help(_ key: String) -> ArgumentHelp { settingHelp(key) }
 
 /// Flags that become texts by key.
 protocol SettingFlags: ParsableArguments {
@@ -25,6 +26,7 @@ protocol SettingFlags: ParsableArguments {
 /// All flags of `serve` and `check`, in the order of the help.
 struct GatewayFlags: SettingFlags {
     @OptionGroup(title: "Listening") var listening: ListeningFlags
+    @OptionGroup(title: "Automatic certificates") var acme: ACMEFlags
     @OptionGroup(title: "Kontrol and identity") var kontrol: KontrolFlags
     @OptionGroup(title: "Logs") var log: LogFlags
     @OptionGroup(title: "Trust") var trust: TrustFlags
@@ -33,7 +35,7 @@ struct GatewayFlags: SettingFlags {
     @OptionGroup(title: "Times") var time: TimeFlags
 
     var given: [String: [String]] {
-        [listening.given, kontrol.given, log.given, trust.given, tunnel.given, limit.given, time.given]
+        [listening.given, acme.given, kontrol.given, log.given, trust.given, tunnel.given, limit.given, time.given]
             .reduce(into: [:]) { all, part in all.merge(part) { $1 } }
     }
 }
@@ -298,4 +300,4 @@ struct TimeFlags: SettingFlags {
     }
 }
 
-private func one(_ value: String?) -> [String] { value.map { [$0] } ?? [] }
+func one(_ value: String?) -> [String] { value.map { [$0] } ?? [] }

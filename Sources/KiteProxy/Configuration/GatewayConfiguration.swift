@@ -13,6 +13,8 @@ struct GatewayConfiguration: Sendable {
     let usesEmbeddedKontrol: Bool
     /// Certificate and key files, pair by pair.
     let certificates: [(certificate: String, key: String)]
+    /// The home directory, for paths that begin with `~`.
+    private let home: String
     /// What the file says of single hosts and routes.
     let sections: HostSections
 
@@ -47,7 +49,8 @@ struct GatewayConfiguration: Sendable {
         self.sections = sections
         let home = environment["HOME"].flatMap { $0.isEmpty ? nil : $0 } ?? NSHomeDirectory()
         let kiteHome = environment["KITE_HOME"].flatMap { $0.isEmpty ? nil : $0 } ?? home + "/.kite"
-        func expand(_ path: String) -> String { path == "~" || path.hasPrefix("~/") ? home + path.dropFirst() : path }
+        self.home = home
+        func expand(_ path: String) -> String { Self.expand(path, home: home) }
         dataDirectory = expand(settings[GatewaySettings.dataDirectory] ?? "~/.kiteproxy")
         kiteKeyPath = expand(settings[GatewaySettings.kiteKey] ?? kiteHome + "/kite.key")
         let files = settings[GatewaySettings.tlsCertificates].map(expand)
@@ -60,9 +63,13 @@ struct GatewayConfiguration: Sendable {
                 "`tls-cert` is given \(files.count) times and `tls-key` \(keys.count) times: give one key for each certificate"
             )
         }
-        if !settings[GatewaySettings.listenTLS].isEmpty, files.isEmpty {
-            problems.append("`listen-tls` needs a certificate: give `tls-cert` and `tls-key`")
+        let usesACME = Self.usesACME(settings)
+        if !settings[GatewaySettings.listenTLS].isEmpty, files.isEmpty, !usesACME {
+            problems.append(
+                "`listen-tls` needs a certificate: give `tls-cert` and `tls-key`, or have one obtained with `acme-domain`"
+            )
         }
+        problems += Self.acmeProblems(settings, isUsed: usesACME)
         let (kontrolURL, kontrolListen) = (settings.source("kontrol-url"), settings.source("kontrol-listen"))
         // An image or a unit file may set `kontrol-listen`; whoever names a Kontrol in a stronger place means that one, and the other
         // way round.
@@ -108,9 +115,16 @@ struct GatewayConfiguration: Sendable {
         return "http://\(ListenAddress(host: host, port: port ?? listen.port))/kite"
     }
 
+    private static func expand(_ path: String, home: String) -> String {
+        path == "~" || path.hasPrefix("~/") ? home + path.dropFirst() : path
+    }
+
+    /// A path that a setting names, with the home directory in the place of `~`.
+    func expandedPath(_ path: String) -> String { Self.expand(path, home: home) }
+
     /// What is wrong with the files that the configuration names.
     func missingFiles() -> [String] {
-        sections.missingFiles()
+        sections.missingFiles() + acmeFileProblems
             + certificates.flatMap { pair in
                 [("tls-cert", pair.certificate), ("tls-key", pair.key)].compactMap { key, path in
                     FileManager.default.isReadableFile(atPath: path)

@@ -211,6 +211,7 @@ enum GatewaySettings {
                     AnySetting(publicURL), AnySetting(domain), AnySetting(adminListen), AnySetting(threads),
                     AnySetting(takeOver),
                 ]),
+            .init("Automatic certificates", automaticCertificates),
             .init(
                 "Kontrol and identity",
                 [

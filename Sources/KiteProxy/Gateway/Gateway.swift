@@ -301,6 +301,9 @@ package final class Gateway: Service {
     /// The routes, for operators.
     package func routes() async -> [RouteStatus] { await board.status() + kiteRoutes }
 
+    /// Whether a user has claimed a name for good, so that it may have a certificate.
+    package func isClaimed(_ name: String) async -> Bool { await board.isClaimed(name) }
+
     /// A kite registers the address it is reached at; the route is gone with ``unregister(kiteID:registration:)``.
     /// - Returns: where visitors reach it, and the registration's number.
     /// - Throws: a sentence for the caller.

@@ -27,6 +27,9 @@ package struct GatewayOptions: Sendable {
     package var listeners = [Listener(host: "127.0.0.1", port: 3999)]
     /// Certificates of the TLS listeners, chosen by name and replaced while running; must be set when there is one.
     package var certificates: CertificateStore?
+    /// Answers certificate authorities that ask for a token under `/.well-known/acme-challenge/` of any host, on any listener; nil: nobody
+    /// waits for that token. Called on event loops.
+    package var challengeAnswer: (@Sendable (_ token: String) -> String?)?
     /// How the outside reaches this gateway, without a trailing slash (`https://gw.example.com`); from the first bound listener when nil.
     package var publicURL: String?
     /// The base domain of host routes, without a leading dot; no host routes when nil.

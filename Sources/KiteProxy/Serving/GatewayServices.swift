@@ -1,4 +1,5 @@
 /// Puts a gateway together from its configuration: keys, Kontrol, the gateway's kite, the gateway, the admin listener.
+import ACME
 import EmbeddedKontrol
 import Foundation
 import KiteCommand
@@ -80,6 +81,10 @@ struct GatewayServices: Sendable {
             options.certificates = certificates.store
             served = certificates
         }
+        let challenges = ChallengeTable()
+        if GatewayConfiguration.usesACME(settings) {
+            options.challengeAnswer = { challenges.keyAuthorization(token: $0) }
+        }
         let claims: StoredClaims
         do {
             claims = try await StoredClaims(dataDirectory: configuration.dataDirectory)
@@ -95,9 +100,11 @@ struct GatewayServices: Sendable {
             claims: claims, visitors: verifier, kite: { endpoint.acceptor(on: $0) }, inherited: inherited,
             logger: logger)
         kite.attach(gateway)
+        let automatic = try Self.automaticCertificates(
+            configuration, gateway, served?.store, challenges, logger: logger)
 
         let isEmbedded = kontrol != nil
-        let source = GatewayAdminSource(gateway: gateway, certificates: served) {
+        let source = GatewayAdminSource(gateway: gateway, certificates: served, automatic: automatic) {
             if isEmbedded || client.client.remote?.isClosed == false { return nil }
             return "there is no connection to Kontrol at \(kontrolURL)"
         }
@@ -115,6 +122,8 @@ struct GatewayServices: Sendable {
         if let kontrol { services.append(kontrol) }
         if let served { services.append(served) }
         services += [client, tunnelClient, kite, gateway] as [any Service]
+        // Before the gateway's event loops, on which handshakes wait for certificates.
+        if let automatic { services.append(automatic) }
         // Ended first: kites are not to be sent to a gateway that shuts down.
         for client in [client, tunnelClient] { services.append(GatewayRegistration(client: client, gateway: gateway)) }
         self.services = services

@@ -45,6 +45,7 @@ struct ReloadService: Service {
         // What the command adds to the settings stays.
         options.kontrolUsername = gateway.options.kontrolUsername
         options.kontrolEnvironment = gateway.options.kontrolEnvironment
+        options.challengeAnswer = gateway.options.challengeAnswer
         await gateway.reconfigure(options)
         logger.notice(
             "Configuration read again",

@@ -17,6 +17,10 @@ final class VisitorConnection: ExchangeAcceptor {
     }
 
     func accept(_ exchange: any Exchange) {
+        if let answer = worker.settings.options.challengeAnswer, AuthorityChallenge.answer(exchange, answer) {
+            worker.metrics.responses[2] &+= 1
+            return
+        }
         let head = exchange.request
         if peer.version == .http2 { worker.metrics.http2Requests &+= 1 }
         if let shortage = worker.settings.pressure.shortage, isNewWork(head) {

@@ -23,6 +23,9 @@ extension RouteBoard {
         return String(authority[colon...])
     }
 
+    /// Whether a user chose the name and keeps it. Names that the gateway made up, and ids of kites, come and go.
+    func isClaimed(_ name: String) -> Bool { book.term(of: RouteKey(name)) == .lasting }
+
     static func isLabel(_ name: String) -> Bool {
         (1...63).contains(name.utf8.count) && name.first != "-" && name.last != "-"
             && name.utf8.allSatisfy { ($0 >= 0x61 && $0 <= 0x7A) || ($0 >= 0x30 && $0 <= 0x39) || $0 == 0x2D }
