@@ -241,7 +241,7 @@ let package = Package(
         .testTarget(
             name: "KiteProxyTests",
             dependencies: nio + [
-                "KiteProxy", "KiteCommand", "KiteGateway", "EmbeddedKontrol", "KiteCore", "KiteHTTP", "KiteTLS",
+                "KiteProxy", "KiteCommand", "KiteGateway", "EmbeddedKontrol", "ACME", "KiteCore", "KiteHTTP", "KiteTLS",
                 "KiteSupport", logging, arguments,
             ],
             path: "Tests/KiteProxy/CommandLine", swiftSettings: settings),

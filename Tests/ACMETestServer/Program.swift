@@ -1,5 +1,5 @@
 /// `ACMETestServer HTTP-PORT TLS-PORT LIFETIME-SECONDS ROOT-FILE [PORT]` is an ACME server for tests: it writes its root certificate to the
-/// file and its directory URL to standard output, validates names at the ports of 127.0.0.1, and stops when its standard input ends.
+/// file and its directory URL to standard output, validates names at the ports of 127.0.0.1, and serves until it is stopped.
 import Foundation
 import NIOCore
 
@@ -23,7 +23,7 @@ import NIOCore
                 validate: Validation.connecting(httpPort: { httpPort }, tlsPort: { tlsPort }))
         }
         FileHandle.standardOutput.write(Data("\(listener.directory)\n".utf8))
-        while case let input = FileHandle.standardInput.availableData, !input.isEmpty {}
+        while !Task.isCancelled { try await Task.sleep(for: .seconds(3600)) }
         await listener.close()
     }
 }

@@ -140,7 +140,10 @@ package actor TestAuthority {
             response.fields["Replay-Nonce"] = nonce
         }
         response.fields["Cache-Control"] = "no-store"
-        if request.path != "/directory" { response.fields["Link"] = "<\(settings.base)/directory>;rel=\"index\"" }
+        if request.path != "/directory" {
+            let links = ["<\(settings.base)/directory>;rel=\"index\"", response.fields["Link"]]
+            response.fields["Link"] = links.compactMap(\.self).joined(separator: ", ")
+        }
         return response
     }
 

@@ -1,5 +1,5 @@
 /// Certificates that come by themselves: obtained for configured names and on demand, kept, renewed in time.
-package import Foundation
+import Foundation
 package import KiteDialing
 package import Logging
 package import NIOCore
@@ -8,61 +8,6 @@ import Synchronization
 
 /// Run it as a service. What was kept from before is installed by ``installStored()``, which should come before anybody connects.
 package final class AutomaticCertificates: Service {
-    /// What the operator wants.
-    package struct Options: Sendable {
-        /// Directory URLs of servers, tried in turn.
-        package var servers: [URLParts]
-        /// The names to have certificates for, in lower case.
-        package var names: [String] = []
-        /// Mail addresses.
-        package var contacts: [String] = []
-        /// Whether the terms of service of the servers are agreed to.
-        package var isAgreed = false
-        package var externalAccount: ExternalAccount?
-        /// Usable challenges, the preferred one first.
-        package var kinds = ChallengeKind.allCases
-        package var onDemand: OnDemand?
-        /// Where accounts and certificates are kept.
-        package var dataDirectory: String
-        /// For one order.
-        package var orderTime: TimeInterval = 300
-        /// Orders under way at a time.
-        package var orders = 4
-        package var userAgent = "kiteproxy"
-
-        package init(servers: [URLParts], dataDirectory: String) {
-            self.servers = servers
-            self.dataDirectory = dataDirectory
-        }
-    }
-
-    /// Names that are not configured.
-    package struct OnDemand: Sendable {
-        /// New names within an hour; visitors of further ones go without.
-        package var namesPerHour: Int
-        /// Names in all.
-        package var names = 10_000
-        /// Whether a name, in lower case, may have a certificate.
-        package var isAllowed: @Sendable (String) async -> Bool
-
-        package init(namesPerHour: Int, isAllowed: @escaping @Sendable (String) async -> Bool) {
-            self.namesPerHour = namesPerHour
-            self.isAllowed = isAllowed
-        }
-    }
-
-    /// What an operator may want to know of one name.
-    package struct Status: Sendable, Hashable {
-        package var name: String
-        /// Nil where there is no certificate.
-        package var notAfter: Date?
-        /// When it is obtained or renewed.
-        package var due: Date
-        /// In a row.
-        package var failures: Int
-        package var lastFailure: Date?
-    }
-
     private enum Event: Sendable {
         case wanted(String)
         case allowed(String)

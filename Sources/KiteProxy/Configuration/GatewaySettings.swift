@@ -13,7 +13,7 @@ enum GatewaySettings {
         meaning: "Plain HTTP listener for visitors, kites and agents; port 0 takes a free one")
     static let listenTLS = Setting<[ListenAddress]>.list(
         "listen-tls", .listenAddress, default: [],
-        meaning: "TLS listener. Needs `tls-cert` and `tls-key`")
+        meaning: "TLS listener. Needs `tls-cert` and `tls-key`, or `acme-domain`")
     static let tlsCertificates = Setting<[String]>.list(
         "tls-cert", .text("FILE"), default: [],
         meaning:
