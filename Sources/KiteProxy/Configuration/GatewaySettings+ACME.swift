@@ -62,7 +62,8 @@ enum OnDemandPolicy: String, Sendable, CaseIterable {
 extension ValueType where Value == String {
     /// A host name that a certificate can be for.
     static var certificateName: Self {
-        ValueType(placeholder: "NAME", range: "a host name with at least two labels") { (text) throws(InvalidValue) in
+        ValueType(placeholder: "HOSTNAME", range: "a host name with at least two labels") {
+            (text) throws(InvalidValue) in
             let name = text.lowercased()
             guard HostName.isValid(name) else {
                 throw InvalidValue(
@@ -76,7 +77,7 @@ extension ValueType where Value == String {
 
     /// A host name, perhaps with `*` as its first label.
     static var certificatePattern: Self {
-        ValueType(placeholder: "NAME", range: "a host name, or `*.` and one") { (text) throws(InvalidValue) in
+        ValueType(placeholder: "HOSTNAME", range: "a host name, or `*.` and one") { (text) throws(InvalidValue) in
             let name = text.lowercased()
             let rest = name.hasPrefix("*.") ? String(name.dropFirst(2)) : name
             guard HostName.isValid(rest) else {

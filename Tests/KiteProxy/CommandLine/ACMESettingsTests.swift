@@ -1,4 +1,5 @@
 import ACME
+import ArgumentParser
 import Foundation
 import KiteCommand
 import Testing
@@ -24,7 +25,7 @@ import Testing
         let configuration = try load("--listen-tls", "0.0.0.0:8443", "--acme-domain", "WWW.Example.org", "--acme-agree")
         let options = try #require(try configuration.automaticCertificates { _ in false })
         #expect(options.names == ["www.example.org"] && options.isAgreed && options.onDemand == nil)
-        #expect(options.servers.map(\.description) == ["https://acme-v02.api.letsencrypt.org/directory"])
+        #expect(options.servers.map { "\($0)" } == ["https://acme-v02.api.letsencrypt.org/directory"])
         #expect(options.kinds == [.http01, .tlsALPN01])
         #expect(configuration.missingFiles().isEmpty)
         #expect(try load().automaticCertificates { _ in true } == nil)

@@ -38,7 +38,7 @@ struct ConfigurationTests {
         let samples = [
             "HOST:PORT": "127.0.0.1:1", "FILE": "/f", "DIR": "/d", "URL": "http://a:1", "NAME": "name", "HOST": "host",
             "CIDR": "10.0.0.0/8", "QUERY": "/user/development/math", "FIRST-LAST": "1-2", "N": "60", "SIZE": "8KiB",
-            "TIME": "60s", "": "true",
+            "TIME": "60s", "": "true", "HOSTNAME": "www.example.org", "ADDRESS": "ops@example.org",
         ]
         var flags: [String] = []
         var environment: [String: String] = [:]
