@@ -1,4 +1,5 @@
 /// Tells the upstream who asked, and everyone which gateways a request has passed.
+import KiteSupport
 public import NIOCore
 
 /// The provenance of the requests of one connection, prepared once: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`,
@@ -9,6 +10,7 @@ public final class ForwardedOrigin: Sendable {
     /// The fields that ``write(for:into:)`` is responsible for; `Via` is only appended to.
     static let fields: FieldSet = [
         .forwarded, .xForwardedFor, .xForwardedHost, .xForwardedProto, .xForwardedPrefix, .xRealIP,
+        .clientCertificate,
     ]
 
     private let isTrusted: Bool
@@ -18,14 +20,20 @@ public final class ForwardedOrigin: Sendable {
     /// `for=192.0.2.1;proto=http` or `for="[2001:db8::1]";proto=https`
     private let element: ByteBuffer
     private let scheme: ByteBuffer
-    /// `Via: 1.1 name`, with its line end.
+    /// `Via: 1.1 name`, and what is said about the client's certificate, with line ends.
     private let via: ByteBuffer
     private let gateway: String
 
     /// - Parameters:
     ///   - peer: who sends the requests.
     ///   - gateway: this gateway's pseudonym in `Via`; a token.
-    public init(peer: ExchangePeer, gateway: String) {
+    public convenience init(peer: ExchangePeer, gateway: String) {
+        self.init(peer: peer, gateway: gateway, security: nil)
+    }
+
+    /// - Parameter security: what is known about the client, where the host has a rule for client certificates. What requests say about that
+    ///   themselves is never passed on, whoever sends them.
+    package init(peer: ExchangePeer, gateway: String, security: ConnectionSecurity?) {
         isTrusted = peer.isTrustedProxy
         let address: String
         switch peer.address {
@@ -38,8 +46,19 @@ public final class ForwardedOrigin: Sendable {
         self.address = ByteBuffer(string: address)
         element = ByteBuffer(string: "for=\(node);proto=\(scheme)")
         self.scheme = ByteBuffer(string: scheme)
-        via = ByteBuffer(string: "Via: \(peer.version == .http2 ? "2.0" : "1.1") \(gateway)\r\n")
+        via = ByteBuffer(
+            string: "Via: \(peer.version == .http2 ? "2.0" : "1.1") \(gateway)\r\n" + (security.map(Self.fields) ?? ""))
         self.gateway = gateway
+    }
+
+    /// `Client-Cert` (RFC 9440) and, for those who would rather not parse a certificate, what it says.
+    private static func fields(_ security: ConnectionSecurity) -> String {
+        guard let certificate = security.clientCertificate else { return "X-Client-Cert-Verified: none\r\n" }
+        var text = "X-Client-Cert-Verified: success\r\nX-Client-Cert-Subject: \(certificate.subject)\r\n"
+        text += "X-Client-Cert-Fingerprint: \(certificate.fingerprint)\r\n"
+        // Much more than a certificate has; servers limit heads to something like it.
+        if certificate.der.count <= 6 * 1024 { text += "Client-Cert: :\(Base64.encode(certificate.der)):\r\n" }
+        return text
     }
 
     /// Whether a request has passed this gateway before.

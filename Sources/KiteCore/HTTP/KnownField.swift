@@ -9,6 +9,8 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
     case host, connection, contentLength, transferEncoding, trailer, te, upgrade, expect, keepAlive, proxyConnection
     // Routing and provenance
     case forwarded, xForwardedFor, xForwardedHost, xForwardedProto, xForwardedPrefix, xRealIP, via, maxForwards
+    /// All that tell upstreams about the client's certificate.
+    case clientCertificate
     // Content and semantics
     case accept, acceptEncoding, allow, cacheControl, contentEncoding, contentType, cookie, date, etag, location,
         origin, range, referer, retryAfter, server, setCookie, userAgent, vary
@@ -38,6 +40,7 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
         case .xForwardedPrefix: "X-Forwarded-Prefix"
         case .xRealIP: "X-Real-IP"
         case .via: "Via"
+        case .clientCertificate: "Client-Cert"
         case .maxForwards: "Max-Forwards"
         case .accept: "Accept"
         case .acceptEncoding: "Accept-Encoding"
@@ -119,7 +122,24 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
         case 24: _ = test("sec-websocket-extensions", .secWebSocketExtensions)
         default: break
         }
+        if found == .other, length >= 11, Self.isClientCertificate(bytes, start, length) { found = .clientCertificate }
         self = found
+    }
+
+    /// Whether a name begins with `Client-Cert` or `X-Client-Cert`. An underscore counts as a hyphen, as it does to programs that get fields
+    /// as variables: no visitor may pass for somebody else by it.
+    private static func isClientCertificate(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ length: Int) -> Bool {
+        guard start >= 0, start &+ length <= bytes.count else { return false }
+        let first = bytes[start] | 0x20
+        guard first == UInt8(ascii: "c") || first == UInt8(ascii: "x") else { return false }
+        let prefix: StaticString = first == UInt8(ascii: "c") ? "client-cert" : "x-client-cert"
+        guard length >= prefix.utf8CodeUnitCount else { return false }
+        for index in 0..<prefix.utf8CodeUnitCount {
+            var byte = bytes[start &+ index]
+            if byte == UInt8(ascii: "_") { byte = UInt8(ascii: "-") } else if byte & 0x40 != 0 { byte |= 0x20 }
+            if byte != prefix.utf8Start[index] { return false }
+        }
+        return true
     }
 
     /// The bit that stands for the field in sets of fields; there are fewer than 64.

@@ -201,7 +201,8 @@ public enum MessageWriter {
     /// before it relies on.
     static let protected: FieldSet = [
         .host, .contentLength, .authorization, .cookie, .setCookie, .forwarded, .xForwardedFor, .xForwardedHost,
-        .xForwardedProto, .xForwardedPrefix, .xRealIP, .via, .maxForwards, .origin, .date, .cacheControl, .contentType,
+        .xForwardedProto, .xForwardedPrefix, .xRealIP, .clientCertificate, .via, .maxForwards, .origin, .date,
+        .cacheControl, .contentType,
         .contentEncoding,
     ]
 

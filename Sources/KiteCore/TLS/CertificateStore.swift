@@ -68,7 +68,7 @@ package final class CertificateStore: Sendable {
         var rules: [String: ClientCertificateRule] = [:]
         var challenges: [String: NIOSSLContext] = [:]
         /// Of the present tables, so that what does not change keeps its keys for session tickets.
-        var contexts: [CertificateTable.ContextKey: NIOSSLContext] = [:]
+        var contexts: [CertificateTable.ContextKey: HandshakeContexts] = [:]
     }
 
     /// Held while tables are made; handshakes do not wait for it.
@@ -90,7 +90,7 @@ package final class CertificateStore: Sendable {
     }
 
     /// Sets which hosts take client certificates.
-    /// - Parameter rules: by host name in lower case; `*.` in front stands for one label.
+    /// - Parameter rules: by host or pattern, as in ``HostTable``.
     /// - Throws: ``CertificateError``; nothing has changed then.
     package func setClientRules(_ rules: [String: ClientCertificateRule]) throws(CertificateError) {
         try change { state in state.rules = rules }
@@ -112,7 +112,7 @@ package final class CertificateStore: Sendable {
         if let certificate {
             var options = Options()
             options.applicationProtocols = [Self.challengeProtocol]
-            context = try CertificateTable.makeContext(certificate, rule: nil, options: options)
+            context = try HandshakeContexts(certificate, rule: nil, options: options).all
         }
         try change { [context] state in state.challenges[name.lowercased()] = context }
     }
@@ -149,14 +149,6 @@ package final class CertificateStore: Sendable {
     package func hasCertificate(for name: String) -> Bool {
         table.withLock { $0 }.choices(for: name.lowercased()) != nil
     }
-
-    /// The host or pattern whose rule for client certificates covers a host, and whether it demands one.
-    package func clientRule(for name: String) -> (name: String, isRequired: Bool)? {
-        table.withLock { $0 }.rule(for: name).map { ($0.name, $0.isRequired) }
-    }
-
-    /// Whether any host has a rule for client certificates.
-    package var hasClientRules: Bool { table.withLock { $0 }.hasRules }
 
     /// Whether handshakes can succeed at all.
     package var isEmpty: Bool { table.withLock { $0 }.isEmpty }

@@ -12,15 +12,15 @@ struct CertificateTable: Sendable {
     /// One certificate for a name.
     struct Choice: Sendable {
         let keys: ClientHello.Keys
-        let context: NIOSSLContext
+        let contexts: HandshakeContexts
     }
 
-    /// A rule for client certificates with the contexts that put it into effect.
+    /// A rule for client certificates.
     struct Rule: Sendable {
-        let name: String
-        let isRequired: Bool
-        let choices: [Choice]
-        let isFallback: Bool
+        let name: ClientRuleName
+        let rule: ClientCertificateRule
+        /// For hosts without a certificate.
+        let fallback: [Choice]
     }
 
     /// By name; wildcards by what follows `*.`.
@@ -28,8 +28,10 @@ struct CertificateTable: Sendable {
     private var wildcards: [String: [Choice]] = [:]
     /// For clients that ask for no name or another one.
     private var first: [Choice] = []
-    private var exactRules: [String: Rule] = [:]
-    private var wildcardRules: [String: Rule] = [:]
+    private(set) var rules = HostTable<Rule>()
+    /// As `exact` and `wildcards`, for hosts with a rule; hosts for whom there is a rule of their own are in the former.
+    private var ruledExact: [String: [Choice]] = [:]
+    private var ruledWildcards: [String: [Choice]] = [:]
     private var challenges: [String: NIOSSLContext] = [:]
     private var applicationProtocols: [String] = []
     private var refusesUnknownNames = false
@@ -40,27 +42,27 @@ struct CertificateTable: Sendable {
     init(
         certificates: [CertificateStore.Origin: [ServerCertificate]], rules: [String: ClientCertificateRule],
         challenges: [String: NIOSSLContext], options: CertificateStore.Options,
-        contexts: inout [ContextKey: NIOSSLContext]
+        contexts: inout [ContextKey: HandshakeContexts]
     ) throws(CertificateError) {
         let ordered = certificates.sorted { $0.key < $1.key }.flatMap { $0.value }
         var byName: [String: [ServerCertificate]] = [:]
         for certificate in ordered {
             for name in Set(certificate.names) { byName[name, default: []].append(certificate) }
         }
-        var used: [ContextKey: NIOSSLContext] = [:]
+        var used: [ContextKey: HandshakeContexts] = [:]
         let old = contexts
         func choice(_ certificate: ServerCertificate, _ rule: ClientCertificateRule?) throws(CertificateError)
             -> Choice
         {
             let key = ContextKey(certificate: certificate.fingerprint, rule: rule?.fingerprint)
-            let context: NIOSSLContext
+            let contexts: HandshakeContexts
             if let known = used[key] ?? old[key] {
-                context = known
+                contexts = known
             } else {
-                context = try Self.makeContext(certificate, rule: rule, options: options)
+                contexts = try HandshakeContexts(certificate, rule: rule, options: options)
             }
-            used[key] = context
-            return Choice(keys: certificate.keyKind.clientKeys, context: context)
+            used[key] = contexts
+            return Choice(keys: certificate.keyKind.clientKeys, contexts: contexts)
         }
         func choices(_ certificates: [ServerCertificate], _ rule: ClientCertificateRule? = nil)
             throws(CertificateError) -> [Choice]
@@ -81,26 +83,20 @@ struct CertificateTable: Sendable {
         first = try choices(Self.oneOfEachKind(firsts))
         for (name, rule) in rules {
             let pattern = name.lowercased()
-            let isWildcard = pattern.hasPrefix("*.")
-            let own =
-                byName[pattern] ?? (isWildcard ? nil : Self.parent(of: pattern).flatMap { byName["*." + $0] })
-            let made = Rule(
-                name: pattern, isRequired: rule.isRequired,
-                choices: try choices(Self.oneOfEachKind(own ?? firsts), rule), isFallback: own == nil)
-            if isWildcard {
-                wildcardRules[String(pattern.dropFirst(2))] = made
-            } else {
-                exactRules[pattern] = made
-            }
+            self.rules[pattern] = Rule(
+                name: ClientRuleName(pattern: pattern, isRequired: rule.isRequired), rule: rule,
+                fallback: try choices(Self.oneOfEachKind(firsts), rule))
         }
-        // A host that has a certificate of its own and falls under the rule of a pattern.
-        for (name, certificates) in byName where !name.hasPrefix("*.") && exactRules[name] == nil {
-            guard let parent = Self.parent(of: name), let pattern = wildcardRules[parent],
-                let rule = rules["*." + parent]
-            else { continue }
-            exactRules[name] = Rule(
-                name: pattern.name, isRequired: pattern.isRequired,
-                choices: try choices(Self.oneOfEachKind(certificates), rule), isFallback: false)
+        for name in Set(byName.keys).union(rules.keys.map { $0.lowercased() }) {
+            guard name != "*" else { continue }
+            let isWildcard = name.hasPrefix("*.")
+            // A wildcard certificate is for hosts that have any label in its place.
+            let found = self.rules.value(for: isWildcard ? "\u{0}" + name.dropFirst() : name)
+            guard let found, let own = byName[name] ?? Self.parent(of: name).flatMap({ byName["*." + $0] }) else {
+                continue
+            }
+            let made = try choices(Self.oneOfEachKind(own), found.rule)
+            if isWildcard { ruledWildcards[String(name.dropFirst(2))] = made } else { ruledExact[name] = made }
         }
         self.challenges = challenges
         applicationProtocols = options.applicationProtocols
@@ -121,15 +117,13 @@ struct CertificateTable: Sendable {
     }
 
     var isEmpty: Bool { first.isEmpty }
-    var hasRules: Bool { !exactRules.isEmpty || !wildcardRules.isEmpty }
 
     func choices(for name: String) -> [Choice]? {
         exact[name] ?? Self.parent(of: name).flatMap { wildcards[$0] }
     }
 
-    func rule(for name: String) -> Rule? {
-        guard hasRules else { return nil }
-        return exactRules[name] ?? Self.parent(of: name).flatMap { wildcardRules[$0] }
+    private func ruledChoices(for name: String) -> [Choice]? {
+        ruledExact[name] ?? Self.parent(of: name).flatMap { ruledWildcards[$0] }
     }
 
     func select(_ hello: ClientHello) -> CertificateStore.Selection {
@@ -145,14 +139,12 @@ struct CertificateTable: Sendable {
                 return .refused(.noApplicationProtocol)
             }
         }
-        guard let name = hello.serverName else {
-            return refusesUnknownNames ? .refused(.unrecognizedName) : pick(first, hello, isFallback: true)
+        let rule = rules.value(for: hello.serverName)
+        if let choices = hello.serverName.flatMap({ rule == nil ? choices(for: $0) : ruledChoices(for: $0) }) {
+            return pick(choices, hello, rule: rule?.name.pattern, isFallback: false)
         }
-        if let rule = rule(for: name), !(rule.isFallback && refusesUnknownNames) {
-            return pick(rule.choices, hello, rule: rule.name, isFallback: rule.isFallback)
-        }
-        if let choices = choices(for: name) { return pick(choices, hello, isFallback: false) }
-        return refusesUnknownNames ? .refused(.unrecognizedName) : pick(first, hello, isFallback: true)
+        guard !refusesUnknownNames else { return .refused(.unrecognizedName) }
+        return pick(rule?.fallback ?? first, hello, rule: rule?.name.pattern, isFallback: true)
     }
 
     /// The first whose signatures the client can verify; where there is none the handshake fails with the library's alert.
@@ -162,35 +154,6 @@ struct CertificateTable: Sendable {
         guard let choice = choices.first(where: { !$0.keys.isDisjoint(with: hello.keys) }) ?? choices.first else {
             return .refused(.unrecognizedName)
         }
-        return .context(choice.context, rule: rule, isFallback: isFallback)
-    }
-
-    /// Suites of TLS 1.2 with forward secrecy and authenticated encryption, as Mozilla's intermediate profile has them; the order is the
-    /// client's, who knows whether it has AES in hardware. Those of 1.3 are the library's.
-    private static let cipherSuites = [
-        "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384",
-        "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
-    ].joined(separator: ":")
-
-    static func makeContext(
-        _ certificate: ServerCertificate, rule: ClientCertificateRule?, options: CertificateStore.Options
-    ) throws(CertificateError) -> NIOSSLContext {
-        var configuration = TLSConfiguration.makeServerConfiguration(
-            certificateChain: certificate.chain.map { .certificate($0) }, privateKey: .privateKey(certificate.key))
-        configuration.minimumTLSVersion = options.minimumVersion == .tlsv13 ? .tlsv13 : .tlsv12
-        configuration.cipherSuites = cipherSuites
-        configuration.curves = [.x25519_MLKEM768, .x25519, .secp256r1, .secp384r1]
-        configuration.applicationProtocols = options.applicationProtocols
-        configuration.renegotiationSupport = .none
-        if let rule {
-            configuration.certificateVerification = rule.isRequired ? .noHostnameVerification : .optionalVerification
-            configuration.trustRoots = .certificates(rule.authorities)
-            configuration.sendCANameList = true
-        }
-        do {
-            return try NIOSSLContext(configuration: configuration)
-        } catch {
-            throw CertificateError("no TLS context can be made: \(error)")
-        }
+        return .context(choice.contexts.context(for: hello.suites), rule: rule, isFallback: isFallback)
     }
 }

@@ -13,6 +13,20 @@ package struct ClientHello: Sendable, Hashable {
         package static let ed25519 = Keys(rawValue: 1 << 4)
     }
 
+    /// Cipher suites of TLS 1.2 that the gateway speaks as well.
+    package struct Suites: OptionSet, Sendable, Hashable {
+        package let rawValue: UInt8
+        package init(rawValue: UInt8) { self.rawValue = rawValue }
+        package static let ecdsaAES128 = Suites(rawValue: 1 << 0)
+        package static let ecdsaAES256 = Suites(rawValue: 1 << 1)
+        package static let ecdsaChaCha = Suites(rawValue: 1 << 2)
+        package static let rsaAES128 = Suites(rawValue: 1 << 3)
+        package static let rsaAES256 = Suites(rawValue: 1 << 4)
+        package static let rsaChaCha = Suites(rawValue: 1 << 5)
+        /// One with ChaCha20 is the client's first.
+        package static let prefersChaCha = Suites(rawValue: 1 << 6)
+    }
+
     /// Versions that are of interest here.
     package struct Versions: OptionSet, Sendable, Hashable {
         package let rawValue: UInt8
@@ -28,6 +42,8 @@ package struct ClientHello: Sendable, Hashable {
     package var applicationProtocols: [String] = []
     package var versions: Versions = []
     package var keys: Keys = []
+    /// Empty where TLS 1.3 will be spoken.
+    package var suites: Suites = []
 
     package init() {}
 }

@@ -3,17 +3,12 @@
 /// Collects while it goes through the message.
 struct ClientHelloBody {
     private var hello = ClientHello()
-    private var suites = Suites()
+    private var suites = ClientHello.Suites()
+    private var hasTLS13Suite = false
     private var groups: ClientHello.Keys?
     private var schemes: [UInt16]?
     private var versions: ClientHello.Versions?
     private var seen = Seen()
-
-    private struct Suites {
-        var ecdsa = false
-        var rsa = false
-        var tls13 = false
-    }
 
     /// Extensions that are read here, so that none is read twice.
     private struct Seen: OptionSet {
@@ -54,6 +49,7 @@ struct ClientHelloBody {
         }
         hello.versions = versions ?? (version >= 0x0303 ? .tls12 : [])
         hello.keys = verifiable
+        hello.suites = speaksTLS13 ? [] : self.suites
     }
 
     private static func short(_ what: String) -> ClientHelloError { .malformed(.decodeError, what) }
@@ -62,9 +58,13 @@ struct ClientHelloBody {
         var list = list
         while let suite = list.uint16() {
             switch suite {
-            case 0x1301, 0x1302, 0x1303: suites.tls13 = true
-            case 0xC02B, 0xC02C, 0xCCA9, 0xC009, 0xC00A: suites.ecdsa = true
-            case 0xC02F, 0xC030, 0xCCA8, 0xC013, 0xC014: suites.rsa = true
+            case 0x1301, 0x1302, 0x1303: hasTLS13Suite = true
+            case 0xC02B: suites.insert(.ecdsaAES128)
+            case 0xC02C: suites.insert(.ecdsaAES256)
+            case 0xCCA9: suites.formUnion(suites.isEmpty ? [.ecdsaChaCha, .prefersChaCha] : .ecdsaChaCha)
+            case 0xC02F: suites.insert(.rsaAES128)
+            case 0xC030: suites.insert(.rsaAES256)
+            case 0xCCA8: suites.formUnion(suites.isEmpty ? [.rsaChaCha, .prefersChaCha] : .rsaChaCha)
             default: break
             }
         }
@@ -169,13 +169,15 @@ struct ClientHelloBody {
         versions = found
     }
 
+    /// A client that speaks 1.3 is answered in 1.3.
+    private var speaksTLS13: Bool { hello.versions.contains(.tls13) && hasTLS13Suite }
+
     /// In TLS 1.3 a scheme names the curve (RFC 8446 section 4.2.3); in 1.2 curves are those of supported_groups and the cipher suite
     /// names the kind of key (RFC 8422).
     private var verifiable: ClientHello.Keys {
         guard let schemes else { return [] }
         var keys: ClientHello.Keys = []
         var (hasECDSA, hasRSA) = (false, false)
-        let speaksTLS13 = hello.versions.contains(.tls13) && suites.tls13
         for scheme in schemes {
             switch scheme {
             case 0x0403:
@@ -195,10 +197,11 @@ struct ClientHelloBody {
             default: break
             }
         }
-        // A client that speaks 1.3 is answered in 1.3.
         guard !speaksTLS13, hello.versions.contains(.tls12) else { return keys }
-        if hasRSA && suites.rsa { keys.insert(.rsa) }
-        if hasECDSA && suites.ecdsa { keys.formUnion(groups ?? [.p256, .p384, .p521]) }
+        if hasRSA && !suites.isDisjoint(with: [.rsaAES128, .rsaAES256, .rsaChaCha]) { keys.insert(.rsa) }
+        if hasECDSA && !suites.isDisjoint(with: [.ecdsaAES128, .ecdsaAES256, .ecdsaChaCha]) {
+            keys.formUnion(groups ?? [.p256, .p384, .p521])
+        }
         return keys
     }
 }

@@ -11,11 +11,21 @@ final class ServerCertificates: Service {
     /// Certificate and key.
     typealias Files = (certificate: String, key: String)
 
+    /// Who issues the client certificates that a host takes.
+    struct ClientAuthority: Sendable, Hashable {
+        /// The host, or a pattern as in ``HostTable``.
+        var host: String
+        var path: String
+        var isRequired: Bool
+    }
+
     /// Where handshakes choose from; others may put certificates there, too.
     let store: CertificateStore
     private let files: [Files]
     /// What is in use of each pair of files.
     private let current: Mutex<[ServerCertificate]>
+    /// As the configuration has them now.
+    private let authorities: Mutex<[ClientAuthority]>
     private let failures = Atomic<Int>(0)
     /// How the files looked before they were read at first.
     private let firstStamps: [String]
@@ -24,18 +34,44 @@ final class ServerCertificates: Service {
     private static let interval = Duration.seconds(2)
 
     /// - Throws: ``CommandFailure`` naming the file that cannot be used.
-    init(_ files: [Files], options: CertificateStore.Options = .init(), logger: Logger) throws {
+    init(
+        _ files: [Files], authorities: [ClientAuthority] = [], options: CertificateStore.Options = .init(),
+        logger: Logger
+    ) throws {
         self.files = files
         self.logger = logger
         firstStamps = files.map(Self.stamp)
         store = CertificateStore(options: options)
         let certificates = try files.map { try Self.read($0) }
         current = Mutex(certificates)
+        self.authorities = Mutex(authorities)
         do throws(CertificateError) {
             try store.replace(certificates, of: .files)
         } catch {
             throw CommandFailure(.failed, "`tls-cert`: \(error)")
         }
+        try setAuthorities(authorities)
+    }
+
+    /// Puts rules for client certificates into effect, for handshakes from now on.
+    /// - Throws: ``CommandFailure`` naming the file that cannot be used; the old rules stay then.
+    func setAuthorities(_ authorities: [ClientAuthority]) throws {
+        var rules: [String: ClientCertificateRule] = [:]
+        for authority in authorities {
+            let content = try Self.content(of: authority.path, key: "client-ca")
+            do throws(CertificateError) {
+                rules[authority.host] = try ClientCertificateRule(
+                    authoritiesPEM: content, isRequired: authority.isRequired)
+            } catch {
+                throw CommandFailure(.failed, "`client-ca` \(authority.path): \(error)")
+            }
+        }
+        do throws(CertificateError) {
+            try store.setClientRules(rules)
+        } catch {
+            throw CommandFailure(.failed, "`client-ca`: \(error)")
+        }
+        self.authorities.withLock { $0 = authorities }
     }
 
     /// How often changed files could not be used.
@@ -66,6 +102,7 @@ final class ServerCertificates: Service {
             /// Pairs that could not be used when they were looked at last.
             var failed: [Int: String] = [:]
             var expiry = ExpiryWatch()
+            var seen = self.authorityStamps
             while (try? await Task.sleep(for: Self.interval)) != nil {
                 for (index, pair) in self.files.enumerated() {
                     let now = Self.stamp(pair)
@@ -82,6 +119,16 @@ final class ServerCertificates: Service {
                         failed[index] = isNew ? "" : cause
                     }
                 }
+                let stamps = self.authorityStamps
+                if stamps != seen {
+                    seen = stamps
+                    do {
+                        try self.setAuthorities(self.authorities.withLock { $0 })
+                        self.logger.notice("Authorities of client certificates were read again")
+                    } catch {
+                        self.report("\(error)")
+                    }
+                }
                 for warning in expiry.due(self.store.status, now: Int64(Date().timeIntervalSince1970)) {
                     self.logger.warning(
                         "A certificate expires soon",
@@ -96,7 +143,8 @@ final class ServerCertificates: Service {
 
     private func report(_ cause: String) {
         failures.add(1, ordering: .relaxed)
-        logger.error("A changed certificate cannot be used; the old one stays", metadata: ["cause": "\(cause)"])
+        logger.error(
+            "A changed file of certificates cannot be used; what was in use stays", metadata: ["cause": "\(cause)"])
     }
 
     private func reload(_ index: Int) throws {
@@ -123,6 +171,10 @@ final class ServerCertificates: Service {
             }
         }
         guard problems.isEmpty else { throw CommandFailure(.failed, problems.joined(separator: "; ")) }
+    }
+
+    private var authorityStamps: [String] {
+        authorities.withLock { $0 }.map { Self.stamp(($0.path, $0.path)) }
     }
 
     /// Changes when a file does, also where a link is turned to another one.

@@ -30,6 +30,8 @@ package struct GatewayOptions: Sendable {
     /// Answers certificate authorities that ask for a token under `/.well-known/acme-challenge/` of any host, on any listener; nil: nobody
     /// waits for that token. Called on event loops.
     package var challengeAnswer: (@Sendable (_ token: String) -> String?)?
+    /// Hosts that take client certificates; the rules themselves are ``certificates``' business.
+    package var clientRules = HostTable<ClientRuleName>()
     /// How the outside reaches this gateway, without a trailing slash (`https://gw.example.com`); from the first bound listener when nil.
     package var publicURL: String?
     /// The base domain of host routes, without a leading dot; no host routes when nil.

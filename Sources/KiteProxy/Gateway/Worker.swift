@@ -121,7 +121,7 @@ final class Worker {
         transport.channel.closeFuture.assumeIsolated().whenComplete { [weak self] _ in
             self?.metrics.openConnections -= 1
         }
-        let visitor = VisitorConnection(worker: self, peer: peer)
+        let visitor = VisitorConnection(worker: self, peer: peer, security: transport.security)
         if peer.version == .http2 { return acceptHTTP2(transport, visitor, peer) }
         let connection = HTTPServerConnection(
             transport: transport, acceptor: visitor, limits: settings.http, peer: peer, resources: resources

@@ -240,7 +240,22 @@ struct ClientHelloTests {
         #expect(
             hello
                 == {
-                    var hello = ClientHello(); hello.versions = .tls12; return hello
+                    var hello = ClientHello(); hello.versions = .tls12
+                    hello.suites = [.ecdsaAES128, .rsaAES128]; return hello
                 }())
+    }
+
+    @Test(
+        arguments: [
+            ([0xC02B, 0xC02C, 0xCCA9], [.ecdsaAES128, .ecdsaAES256, .ecdsaChaCha]),
+            ([0xCCA9, 0xC02C, 0xC02B], [.ecdsaAES128, .ecdsaAES256, .ecdsaChaCha, .prefersChaCha]),
+            ([0x009C, 0xCCA8, 0xC02F, 0xC030], [.rsaAES128, .rsaAES256, .rsaChaCha, .prefersChaCha]), ([0x009C], []),
+            ([0xC02B, 0x1301], []),
+        ] as [([UInt16], ClientHello.Suites)])
+    func notesTheSuitesOfOldClients(suites: [UInt16], expected: ClientHello.Suites) {
+        var writer = HelloWriter.modern
+        writer.suites = suites
+        guard case .hello(let hello) = parse(writer.bytes) else { return #expect(Bool(false)) }
+        #expect(hello.suites == expected)
     }
 }

@@ -94,6 +94,22 @@ private final class Teller: ByteTransportDelegate {
         await listener.close()
     }
 
+    @Test func theOrderOfSuitesIsTheGateways() async throws {
+        let listener = try await listen()
+        let (aes128, aes256, chaCha) = (
+            "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"
+        )
+        for (offered, chosen) in [
+            ([aes128, aes256], aes128), ([aes256, aes128], aes128), ([aes256, chaCha], aes256),
+            ([aes256, chaCha, aes128], aes128), ([chaCha, aes256, aes128], chaCha), ([chaCha], chaCha),
+            ([aes256], aes256),
+        ] {
+            let output = try connect(listener, "-tls1_2", "-cipher", offered.joined(separator: ":"))
+            #expect(output.contains("Cipher is \(chosen)"), "\(offered)")
+        }
+        await listener.close()
+    }
+
     @Test func namesWithoutACertificateAreRefusedWithTheirAlert() async throws {
         var options = CertificateStore.Options()
         options.refusesUnknownNames = true

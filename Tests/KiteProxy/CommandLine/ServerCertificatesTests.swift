@@ -56,6 +56,31 @@ import Testing
         #expect(certificates.store.status.first?.fingerprint != before.first?.fingerprint)
     }
 
+    @Test func rulesForClientsFollowTheConfiguration() throws {
+        defer { remove() }
+        try make("a", host: "a.example")
+        try make("ca", host: "ca")
+        var hello = ClientHello()
+        hello.serverName = "a.example"
+        func rule(_ certificates: ServerCertificates) -> String? {
+            guard case .context(_, let rule, _) = certificates.store.select(hello) else { return "none" }
+            return rule
+        }
+        let certificates = try ServerCertificates(
+            [files("a")], authorities: [.init(host: "*.example", path: path("ca.crt"), isRequired: true)],
+            logger: logger)
+        #expect(rule(certificates) == "*.example")
+        #expect(throws: CommandFailure.self) {
+            try certificates.setAuthorities([.init(host: "a.example", path: path("none"), isRequired: true)])
+        }
+        #expect(throws: CommandFailure.self) {
+            try certificates.setAuthorities([.init(host: "a.example", path: path("a.key"), isRequired: true)])
+        }
+        #expect(rule(certificates) == "*.example")
+        try certificates.setAuthorities([])
+        #expect(rule(certificates) == nil)
+    }
+
     @Test func filesThatCannotBeUsedAtFirstAreNamed() throws {
         defer { remove() }
         try make("a", host: "a.example")

@@ -1,6 +1,7 @@
 /// Sends each request of one connection where it belongs: to a route, the tunnel door or the gateway's kite. Between the edge and
 /// everything else.
 import KiteHTTP
+import KiteTLS
 import KiteTunnel
 import NIOCore
 
@@ -8,12 +9,14 @@ import NIOCore
 final class VisitorConnection: ExchangeAcceptor {
     let worker: Worker
     private let peer: ExchangePeer
+    private let security: ConnectionSecurity?
     /// Made with the first request.
     private var preparedOrigin: ForwardedOrigin?
 
-    init(worker: Worker, peer: ExchangePeer) {
+    init(worker: Worker, peer: ExchangePeer, security: ConnectionSecurity? = nil) {
         self.worker = worker
         self.peer = peer
+        self.security = security
     }
 
     func accept(_ exchange: any Exchange) {
@@ -29,6 +32,11 @@ final class VisitorConnection: ExchangeAcceptor {
                 Refusal(503, "This gateway has too much to do at the moment; please try again.", retryAfter: 5))
         }
         let destination = worker.settings.directory.destination(authority: head.authority, target: head.target)
+        guard security == nil && worker.settings.options.clientRules.isEmpty || isMeant(for: head, destination) else {
+            return worker.refuse(
+                exchange, .misdirected,
+                Refusal(421, "This host takes client certificates: ask for it over a TLS connection of its own."))
+        }
         if let table = worker.rules,
             let rules = table.find(authority: head.authority, route: destination.route)
         {
@@ -114,6 +122,31 @@ final class VisitorConnection: ExchangeAcceptor {
         }
     }
 
+    /// Whether the handshake was made by the rule for client certificates of the host that is asked for (RFC 9110 section 7.4), and of the
+    /// host of the route, where it is reached by path.
+    private func isMeant(for head: RequestHead, _ destination: Destination) -> Bool {
+        let settings = worker.settings
+        let rules = settings.options.clientRules
+        let host = Self.host(in: head.authority)
+        let rule = rules.value(for: host)
+        guard ClientRuleName.allows(rule, handshake: security?.clientRule, isSecure: peer.isSecure) else {
+            return false
+        }
+        guard let domain = settings.options.domain,
+            case .route(let key, _, byHost: false) = destination,
+            let own = rules.value(for: "\(key)".lowercased() + "." + domain.lowercased())
+        else { return true }
+        return own.pattern == rule?.pattern
+    }
+
+    /// In lower case, without port and full stop at the end.
+    private static func host(in authority: ByteBuffer) -> String {
+        var host = String(buffer: authority).lowercased()
+        if let colon = host.lastIndex(of: ":"), !host.hasSuffix("]") { host = String(host[..<colon]) }
+        if host.hasSuffix(".") { host.removeLast() }
+        return host
+    }
+
     /// The visitor asks about the way, and this is as far as the question goes (RFC 9110 section 7.6.2).
     private func answerAsLast(_ exchange: any Exchange, route: RouteKey) {
         guard exchange.request.method == .options else {
@@ -134,7 +167,7 @@ final class VisitorConnection: ExchangeAcceptor {
 
     private var origin: ForwardedOrigin {
         if let preparedOrigin { return preparedOrigin }
-        let origin = ForwardedOrigin(peer: peer, gateway: worker.settings.viaName)
+        let origin = ForwardedOrigin(peer: peer, gateway: worker.settings.viaName, security: security)
         preparedOrigin = origin
         return origin
     }

@@ -27,6 +27,7 @@ package enum RefusalCause: String, Sendable, CaseIterable, Codable {
     case targetTooLong = "target_too_long"
     case bodyTooLarge = "body_too_large"
     case slowHead = "slow_head"
+    case misdirected
     case tooManyConnections = "too_many_connections"
     case methodNotAllowed = "method_not_allowed"
     // Rules of hosts and routes
