@@ -40,7 +40,7 @@ struct TLSListenerTests {
         ]) { installation in
             let running = try await installation.start("websocket")
             let output = try await ChildProcess.run(
-                Place.python, [Place.peer("swap.py"), "\(port)", directory, "50", "10"], within: 60)
+                Place.python, [Place.peer("swap.py"), "\(port)", directory, "50", "9"], within: 60)
             let seen = try JSONDecoder().decode(Swap.self, from: Data(output.utf8))
             #expect(seen.failures.isEmpty)
             #expect(seen.isSwapped)
@@ -50,6 +50,55 @@ struct TLSListenerTests {
             #expect(metrics.body.contains("kiteproxy_certificate_expiry_seconds{name=\"localhost\"}"))
             #expect(metrics.body.contains("kiteproxy_certificate_reload_failures_total 0"))
             #expect(try await running.gateway.terminate() == 0)
+        }
+    }
+
+    @Test("Hosts take client certificates, and other connections are not theirs")
+    func clientCertificates() async throws {
+        let directory = NSTemporaryDirectory() + "kite-clients-\(UUID().uuidString.prefix(8))"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        try await make("tls", in: directory)
+        // Issues itself, which is enough for a root.
+        try await make("alice", in: directory)
+        try """
+        hosts:
+          must.test:
+            client-ca: \(directory)/alice.crt
+          may.test:
+            client-ca: \(directory)/alice.crt
+            client-cert: optional
+        """.write(toFile: "\(directory)/kiteproxy.yaml", atomically: true, encoding: .utf8)
+        let port = try freePort()
+        try await withInstallation(options: [
+            "--config", "\(directory)/kiteproxy.yaml", "--listen-tls", "127.0.0.1:\(port)", "--tls-cert",
+            "\(directory)/tls.crt", "--tls-key", "\(directory)/tls.key",
+        ]) { installation in
+            let gateway = try await installation.startGateway()
+            func status(_ name: String, host: String? = nil, isAlice: Bool = false) async throws -> Int {
+                let arguments =
+                    [
+                        "--silent", "--insecure", "--max-time", "20", "--output", "/dev/null", "--write-out",
+                        "%{http_code}",
+                    ]
+                    + ["--connect-to", "\(name):\(port):127.0.0.1:\(port)", "https://\(name):\(port)/-/kite.js"]
+                    + (host.map { ["--header", "Host: \($0)"] } ?? [])
+                    + (isAlice ? ["--cert", "\(directory)/alice.crt", "--key", "\(directory)/alice.key"] : [])
+                // A failed handshake is no answer: 000.
+                let output = try await ChildProcess.run(
+                    "/bin/sh", ["-c", "exec 2>&1; \"$@\" || true", "sh", "/usr/bin/curl"] + arguments)
+                return Int(output) ?? -1
+            }
+            #expect(try await status("must.test", isAlice: true) == 200)
+            #expect(try await status("must.test") == 0)
+            #expect(try await status("may.test") == 200)
+            #expect(try await status("other.test") == 200)
+            #expect(try await status("other.test", host: "must.test", isAlice: true) == 421)
+            #expect(try await status("may.test", host: "MUST.test:443") == 421)
+            #expect(try await status("must.test", host: "other.test", isAlice: true) == 421)
+            #expect(try await curl(installation.url + "/-/kite.js", "--header", "Host: must.test").status == 421)
+            #expect(try await curl(installation.url + "/-/kite.js", "--header", "Host: may.test").status == 200)
+            #expect(try await gateway.terminate() == 0)
         }
     }
 }

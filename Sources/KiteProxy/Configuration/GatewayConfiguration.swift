@@ -70,6 +70,11 @@ struct GatewayConfiguration: Sendable {
             )
         }
         problems += Self.acmeProblems(settings, isUsed: usesACME)
+        if settings[GatewaySettings.listenTLS].isEmpty,
+            let section = sections.all.first(where: { $0.clientAuthority != nil })
+        {
+            problems.append("\(section.place): `client-ca` needs `listen-tls`: client certificates are shown over TLS")
+        }
         let (kontrolURL, kontrolListen) = (settings.source("kontrol-url"), settings.source("kontrol-listen"))
         // An image or a unit file may set `kontrol-listen`; whoever names a Kontrol in a stronger place means that one, and the other
         // way round.

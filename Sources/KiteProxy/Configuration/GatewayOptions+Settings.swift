@@ -14,6 +14,7 @@ extension GatewayConfiguration {
         options.publicURL = settings[GatewaySettings.publicURL].map { "\($0.scheme)://\($0.authority)" }
         options.domain = settings[GatewaySettings.domain]
         options.threads = threads
+        options.clientRules = clientRules
         options.trustedProxies = settings[GatewaySettings.trustedProxies]
         options.proxyProtocol = settings[GatewaySettings.proxyProtocol]
         options.directTargets =

@@ -77,7 +77,8 @@ struct GatewayServices: Sendable {
         var served: ServerCertificates?
         if !configuration.certificates.isEmpty || !settings[GatewaySettings.listenTLS].isEmpty {
             let certificates = try ServerCertificates(
-                configuration.certificates, options: configuration.tlsOptions, logger: logger)
+                configuration.certificates, authorities: configuration.clientAuthorities,
+                options: configuration.tlsOptions, logger: logger)
             options.certificates = certificates.store
             served = certificates
         }

@@ -38,6 +38,7 @@ struct ReloadService: Service {
         let missing = fresh.missingFiles()
         guard missing.isEmpty else { throw SettingProblems(missing) }
         try certificates?.store.setOptions(fresh.tlsOptions)
+        try certificates?.setAuthorities(fresh.clientAuthorities)
         try certificates?.reload()
         let changed = fresh.settings.keysThatDiffer(from: current.settings)
         let waiting = changed.filter { !GatewaySettings.reloadable.contains($0) }

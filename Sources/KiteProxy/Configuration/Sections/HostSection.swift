@@ -24,6 +24,9 @@ struct HostSection: Sendable {
     var keys: [String] = []
     /// What happens to requests.
     var rules = RuleSet()
+    /// Who issues the client certificates that the host takes: a file.
+    var clientAuthority: String?
+    var clientCertificatePolicy: ClientCertificatePolicy?
     /// Files of error pages, by the status as it is written, with their keys' places.
     var errorPages: [String: String] = [:]
     var maintenancePage: String?
@@ -35,7 +38,7 @@ struct HostSection: Sendable {
 
     /// All keys that a section may have, in the order of the documentation. A key's effect on requests goes into ``rules``; for anything
     /// else add a member to this struct and an array of keys beside ``ruleKeys``.
-    static let keys: [SectionKey] = ruleKeys
+    static let keys: [SectionKey] = ruleKeys + clientCertificateKeys
 
     /// What keys say that do not go together: one sentence each.
     func contradictions() -> [String] {
@@ -48,17 +51,25 @@ struct HostSection: Sendable {
                 )
             }
         }
+        if clientCertificatePolicy != nil && clientAuthority == nil {
+            problems.append("`client-cert` needs `client-ca` in the same section")
+        }
         return problems
     }
 
     /// What is wrong with the files that the section names.
     func missingFiles() -> [String] {
-        pageFiles.compactMap { key, path in
-            switch Self.read(path) {
-            case .success: nil
-            case .failure(let error): "\(place): `\(key)`: \(path) \(error.expected)"
-            }
+        let authority = clientAuthority.flatMap { path in
+            FileManager.default.isReadableFile(atPath: path)
+                ? nil : "\(place): `client-ca`: \(path) cannot be read: does it exist, and may this user read it?"
         }
+        return (authority.map { [$0] } ?? [])
+            + pageFiles.compactMap { key, path in
+                switch Self.read(path) {
+                case .success: nil
+                case .failure(let error): "\(place): `\(key)`: \(path) \(error.expected)"
+                }
+            }
     }
 
     private var pageFiles: [(key: String, path: String)] {
