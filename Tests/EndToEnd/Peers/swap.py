@@ -11,7 +11,8 @@ import websockets
 
 
 def context():
-    made = ssl.create_default_context()
+    # Without the system's roots, whose reading costs more than a handshake.
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
     return made
 

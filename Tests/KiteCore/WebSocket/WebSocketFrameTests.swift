@@ -1,4 +1,5 @@
 // The frame codec: every rule of RFC 6455 section 5, whole and cut at every byte.
+import KiteSupport
 import NIOCore
 import Testing
 
