@@ -79,7 +79,7 @@ struct TLSListenerTests {
                 let arguments =
                     [
                         "--silent", "--insecure", "--max-time", "20", "--output", "/dev/null", "--write-out",
-                        "%{http_code}",
+                        "%{http_code}\n",
                     ]
                     + ["--connect-to", "\(name):\(port):127.0.0.1:\(port)", "https://\(name):\(port)/-/kite.js"]
                     + (host.map { ["--header", "Host: \($0)"] } ?? [])
@@ -87,7 +87,7 @@ struct TLSListenerTests {
                 // A failed handshake is no answer: 000.
                 let output = try await ChildProcess.run(
                     "/bin/sh", ["-c", "exec 2>&1; \"$@\" || true", "sh", "/usr/bin/curl"] + arguments)
-                return Int(output) ?? -1
+                return Int(output.trimmingCharacters(in: .whitespacesAndNewlines)) ?? -1
             }
             #expect(try await status("must.test", isAlice: true) == 200)
             #expect(try await status("must.test") == 0)
