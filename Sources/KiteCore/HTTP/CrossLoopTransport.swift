@@ -76,6 +76,8 @@ public final class CrossLoopTransport: ByteTransport {
 
     public func closeOutput() { onFarLoop { $0.base.closeOutput() } }
 
+    public func breakOutput(_ reason: TransportError) { onFarLoop { $0.base.breakOutput(reason) } }
+
     public func close() {
         discard()
         onFarLoop { $0.base.close() }

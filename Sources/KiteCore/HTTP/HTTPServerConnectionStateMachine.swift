@@ -226,7 +226,7 @@ struct HTTPServerConnectionStateMachine {
         }
         guard head.status >= 200 else { return .abort(Self.misused("A response was given an informational status.")) }
         let framing = framing(of: head)
-        if isDraining || isInputClosed || framing == .untilClose { isKeepAlive = false }
+        if isDraining || isInputClosed || framing == .untilClose || head.endsConnection { isKeepAlive = false }
         if case .body(let decoder) = input, decoder.remaining != 0 {
             // An upload answered early: the connection goes on only if dropping the rest is cheap.
             if owesContinue || decoder.remaining.map({ $0 > limits.drainBytes }) ?? true { isKeepAlive = false }

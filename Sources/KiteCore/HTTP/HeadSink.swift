@@ -34,7 +34,7 @@ struct HeadSink {
 
     mutating func write(_ view: ByteBufferView) { view.withUnsafeBytes { write($0) } }
 
-    mutating func write(_ text: String) {
+    mutating func write(text: String) {
         var text = text
         text.withUTF8 { write(UnsafeRawBufferPointer($0)) }
     }

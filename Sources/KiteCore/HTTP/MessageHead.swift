@@ -105,6 +105,8 @@ public struct ResponseHead: Sendable {
     public var minorVersion: UInt8
     /// Whether the connection it came on can be used again after it.
     public var isKeepAlive: Bool
+    /// Whether the visitor's connection is to end with it, whatever else is said.
+    public var endsConnection = false
     /// Whether the body of a received response is chunked. With ``bodyLength`` unknown and this false it lasts until the
     /// connection closes.
     public internal(set) var isChunked = false

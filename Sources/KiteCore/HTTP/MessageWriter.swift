@@ -73,7 +73,7 @@ public enum MessageWriter {
         case .get: sink.write("GET ")
         case .post: sink.write("POST ")
         default:
-            sink.write(head.method.name)
+            sink.write(text: head.method.name)
             sink.write(" ")
         }
         if let prefix = rewrite.pathPrefix { sink.write(prefix) }

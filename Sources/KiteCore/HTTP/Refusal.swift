@@ -9,8 +9,11 @@ public struct Refusal: Error, Sendable, Hashable {
     public var reason: String
     /// Seconds after which trying again makes sense.
     public var retryAfter: Int?
+    /// Whether the connection ends with it: where connections themselves are what there is too little of.
+    public var endsConnection = false
 
-    public init(_ status: UInt16, _ reason: String, retryAfter: Int? = nil) {
+    public init(_ status: UInt16, _ reason: String, retryAfter: Int? = nil, endsConnection: Bool = false) {
+        self.endsConnection = endsConnection
         self.status = status
         self.reason = reason
         self.retryAfter = retryAfter
@@ -29,7 +32,9 @@ extension Refusal {
         let body =
             isJSON ? "{\"error\":\(Self.quoted(reason)),\"status\":\(status)}\n" : reason + "\n"
         let bytes = ByteBuffer(string: body)
-        return (ResponseHead(status: status, fields: fields, bodyLength: .known(Int64(bytes.readableBytes))), bytes)
+        var head = ResponseHead(status: status, fields: fields, bodyLength: .known(Int64(bytes.readableBytes)))
+        head.endsConnection = endsConnection
+        return (head, bytes)
     }
 
     /// Whether JSON is named in Accept with a quality other than zero, and HTML is not.
@@ -89,7 +94,12 @@ extension Exchange {
     public func refuse(
         status: UInt16, reason: String, retryAfter: Int? = nil, fields: KeyValuePairs<String, String> = [:]
     ) {
-        let refusal = Refusal(status, reason, retryAfter: retryAfter).response(to: request)
+        refuse(Refusal(status, reason, retryAfter: retryAfter), fields: fields)
+    }
+
+    /// Answers with a refusal, completely, with more fields.
+    public func refuse(_ refusal: Refusal, fields: KeyValuePairs<String, String>) {
+        let refusal = refusal.response(to: request)
         var head = refusal.head
         for (name, value) in fields { head.fields.append(name, value) }
         respond(head, body: refusal.body)

@@ -70,12 +70,11 @@ public final class TransportRelay {
         if error == nil { error = reason }
         if openSides > 0 {
             // What a side brought before its end of stream is complete and goes on to the other, whatever becomes of that side then.
-            if let reason, !side.hasEnded, reason.code != .truncated {
-                side.peer.abort(reason)
-            } else {
-                if let reason { side.peer.breakOutput(reason) }
-                side.peer.close()
+            if let reason, !side.hasEnded {
+                guard reason.code == .truncated else { return side.peer.abort(reason) }
+                side.peer.breakOutput(reason)
             }
+            side.peer.close()
             return
         }
         idleTimer?.cancel()

@@ -85,7 +85,8 @@ public final class TunnelStream: ByteTransport {
     }
 
     public func close() {
-        guard !flags.contains(.discarding), !flags.contains(.closing), let lane else { return }
+        guard !flags.contains(.discarding), let lane else { return }
+        if flags.contains(.closing) { return dropRest(lane) }
         flags.insert(.discarding)
         lane.unbuffer(input.bytes)
         input.removeAll()
@@ -94,12 +95,22 @@ public final class TunnelStream: ByteTransport {
     }
 
     public func abort(_ reason: TransportError) {
-        guard !flags.contains(.closing) || !machine.isClosed, let lane else { return }
+        guard let lane else { return }
+        if flags.contains(.closing), machine.isClosed { return dropRest(lane) }
         if machine.sendReset() { lane.sendReset(id, reason) }
         end(with: reason)
     }
 
+    /// Both sides have ended, and nobody wants what is left: the delegate hears of the end.
+    private func dropRest(_ lane: TunnelLane) {
+        flags.insert(.discarding)
+        lane.unbuffer(input.bytes)
+        input.removeAll()
+        lane.deferDelivery(self)
+    }
+
     public func breakOutput(_ reason: TransportError) {
+        guard breakReason == nil else { return }
         guard acceptsOutput, !output.isEmpty else { return abort(reason) }
         breakReason = reason
         flags.formUnion([.outputEnding, .discarding])

@@ -219,9 +219,9 @@ final class Worker {
         if !(exchange.handler is ProxyExchange), !(exchange is LoggedExchange) {
             logRefusal(exchange.request, exchange.peer, refusal.status, route)
         }
-        if let ruled = exchange as? RuledExchange { return ruled.refuse(refusal, fields: fields, page: page) }
-        exchange.refuse(
-            status: refusal.status, reason: refusal.reason, retryAfter: refusal.retryAfter, fields: fields)
+        let ruled = exchange as? RuledExchange ?? (exchange as? LoggedExchange)?.base as? RuledExchange
+        if let ruled { return ruled.refuse(refusal, fields: fields, page: page) }
+        exchange.refuse(refusal, fields: fields)
     }
 
     /// Rules have answered a request otherwise than by refusing it: counts that, and writes the access log's line.

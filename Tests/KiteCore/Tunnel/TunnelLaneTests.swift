@@ -55,6 +55,57 @@ import Testing
         #expect(next.id == TunnelStreamID(openedByAgent: false, generation: 1, slot: near.id.slot))
     }
 
+    @Test("A stream that ended both ways lets go of what nobody reads", arguments: [true, false])
+    func unreadRest(isAborted: Bool) throws {
+        let budget = SharedByteBudget(limit: 3 << 20)
+        var configuration = LaneConfiguration()
+        configuration.sharedBudget = budget
+        let pair = LanePair(configuration)
+        let (near, nearSees, far, farSees) = try pair.stream()
+        near.setReading(false)
+        near.closeOutput()
+        far?.write(ByteBuffer(repeating: 1, count: 50_000))
+        far?.closeOutput()
+        pair.settle()
+        #expect(farSees.closed == [nil])
+        #expect(nearSees.closed.isEmpty)
+        #expect(budget.used == 50_000)
+        if isAborted { near.abort(TransportError(.cancelled, "the visitor went away")) } else { near.close() }
+        pair.settle()
+        #expect(nearSees.closed.count == 1)
+        #expect(budget.used == 0)
+    }
+
+    @Test("What came before an end is delivered, whatever becomes of the connection that brought it")
+    func breakAfterTheEnd() throws {
+        let visitor = LanePair()
+        let target = LanePair()
+        let (near, nearSees, far, _) = try visitor.stream()
+        let (inner, _, service, _) = try target.stream()
+        near.setReading(false)
+        let stream = try #require(far)
+        let relay = TransportRelay(stream, inner)
+        service?.write(ByteBuffer(repeating: 7, count: 30_000))
+        service?.closeOutput()
+        for _ in 0..<3 {
+            target.settle()
+            visitor.settle()
+        }
+        service?.abort(TransportError(.reset, "the service has closed"))
+        for _ in 0..<3 {
+            target.settle()
+            visitor.settle()
+        }
+        near.setReading(true)
+        for _ in 0..<20 {
+            visitor.settle()
+            target.settle()
+        }
+        #expect(nearSees.received.readableBytes == 30_000)
+        #expect(nearSees.inputClosed == 1)
+        _ = relay
+    }
+
     @Test func theAgentCanOpenStreamsToo() throws {
         let pair = LanePair()
         var seen: TunnelStreamID?

@@ -5,7 +5,7 @@ import NIOCore
 
 /// An exchange that looks on. Only where the access log is turned on.
 final class LoggedExchange: Exchange, ExchangeHandler {
-    private let base: any Exchange
+    let base: any Exchange
     private let logger: Logger
     private let began: NIODeadline
     private var status: UInt16 = 0

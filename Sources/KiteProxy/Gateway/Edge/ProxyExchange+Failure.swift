@@ -56,6 +56,7 @@ extension ProxyExchange {
         detours += 1
         attempts -= 1
         leaveUpstream()
+        if exchange.hasRequestBody { exchange.setReading(false) }
         stage = .connecting
         proceed(on: route, excluding: stalled)
     }

@@ -29,7 +29,9 @@ final class VisitorConnection: ExchangeAcceptor {
         if let shortage = worker.settings.pressure.shortage, isNewWork(head) {
             return worker.refuse(
                 exchange, RefusalCause(shortage),
-                Refusal(503, "This gateway has too much to do at the moment; please try again.", retryAfter: 5))
+                Refusal(
+                    503, "This gateway has too much to do at the moment; please try again.", retryAfter: 5,
+                    endsConnection: true))
         }
         let destination = worker.settings.directory.destination(authority: head.authority, target: head.target)
         guard security == nil && worker.settings.options.clientRules.isEmpty || isMeant(for: head, destination) else {

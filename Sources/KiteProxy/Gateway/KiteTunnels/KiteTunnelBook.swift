@@ -89,6 +89,13 @@ final class KiteTunnelBook: Sendable {
         }
     }
 
+    /// Whether a kite that is connected is called by a name, in whatever case, and belongs to somebody other than this user: nobody else may
+    /// have its visitors, with the tokens that they show.
+    func isName(_ key: RouteKey, ofAnotherThan username: String) -> Bool {
+        guard isUsed, username != naming.username else { return false }
+        return state.withLock { $0.named.keys.contains { $0.inLowerCase == key.inLowerCase } }
+    }
+
     /// - Parameter key: an id, or a name.
     func presence(of key: RouteKey, now: NIODeadline = .now()) -> Presence {
         state.withLock { state in

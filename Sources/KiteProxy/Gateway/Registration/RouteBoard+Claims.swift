@@ -65,6 +65,9 @@ extension RouteBoard {
         _ wanted: [(key: RouteKey, term: ClaimBook.Term)], _ username: String, opening session: String? = nil
     ) async throws {
         for (key, _) in wanted where key.isKiteID { try await checkOwner(of: key, username) }
+        for (key, _) in wanted where kiteTunnels.isName(key, ofAnotherThan: username) {
+            throw TunnelRefusal(status: 409, reason: "\"\(key)\" is the name of another user's kite")
+        }
         switch book.take(wanted, for: username, isServed: isServed) {
         case .heldByAnother(let key): throw TunnelRefusal(status: 409, reason: "\"\(key)\" belongs to another user")
         case .full:
