@@ -40,8 +40,15 @@ extension AutomaticCertificates {
         /// Whether a name, in lower case, may have a certificate.
         package var isAllowed: @Sendable (String) async -> Bool
 
-        package init(namesPerHour: Int, isAllowed: @escaping @Sendable (String) async -> Bool) {
+        /// Whether `isAllowed` is to be asked about a name at all. Called with a lock held, for each handshake without a certificate.
+        package var isConceivable: @Sendable (String) -> Bool
+
+        package init(
+            namesPerHour: Int, isConceivable: @escaping @Sendable (String) -> Bool = { _ in true },
+            isAllowed: @escaping @Sendable (String) async -> Bool
+        ) {
             self.namesPerHour = namesPerHour
+            self.isConceivable = isConceivable
             self.isAllowed = isAllowed
         }
     }

@@ -38,6 +38,11 @@ package final class AutomaticCertificates: Service {
     private static let maximumWaitingForName = 64
     /// How long a name that is not allowed is not looked at again, in seconds.
     private static let refusedTime: TimeInterval = 60
+    /// A name on demand that has never had a certificate is given up after so many failures, for so long, in seconds.
+    private static let mostFailuresOnDemand = 3
+    private static let givenUpTime: TimeInterval = 24 * 3600
+    /// The longest sleep, in seconds, so that few are under way however often something else is due first.
+    private static let longestSleep: TimeInterval = 300
 
     private let options: Options
     private let sink: any CertificateSink
@@ -119,11 +124,15 @@ package final class AutomaticCertificates: Service {
                 // A name that has failed is obtained in its own time.
                 guard entry.isRunning || entry.failures == 0 && entry.notAfter == nil else { return nil }
             } else {
-                guard options.onDemand != nil else { return nil }
+                guard let onDemand = options.onDemand, onDemand.isConceivable(name) else { return nil }
                 if let end = state.asked[name], end > now {
                     guard state.waiting[name] != nil else { return nil }
                 } else {
                     if state.asked.count >= Self.maximumAsked { state.asked = state.asked.filter { $0.value > now } }
+                    if state.asked.count >= Self.maximumAsked {
+                        let waiting = state.waiting
+                        state.asked = state.asked.filter { waiting[$0.key] != nil }
+                    }
                     guard state.asked.count < Self.maximumAsked else { return nil }
                     state.asked[name] = now.addingTimeInterval(Self.refusedTime)
                     isNew = true
@@ -217,9 +226,11 @@ package final class AutomaticCertificates: Service {
                             self.send.yield(.finished)
                         }
                     }
-                    guard running < self.options.orders, let next = self.state.withLock({ $0.schedule.nextDue }),
-                        armed.map({ next < $0 }) ?? true
-                    else { continue }
+                    guard running < self.options.orders, let due = self.state.withLock({ $0.schedule.nextDue }) else {
+                        continue
+                    }
+                    let next = min(due, self.clock.now.addingTimeInterval(Self.longestSleep))
+                    guard armed.map({ next < $0 }) ?? true else { continue }
                     armed = next
                     group.addTask {
                         guard (try? await self.clock.sleep(until: next)) != nil else { return }
@@ -282,7 +293,7 @@ package final class AutomaticCertificates: Service {
                 return state.withLock { $0.schedule.postpone(name, until: time) }
             }
             defer { withExtendedLifetime(lock) {} }
-            if try takeOver(name) { return }
+            if takeOver(name) { return }
             try await obtain(name, failures: entry.failures)
         } catch {
             failed(name, error)
@@ -291,15 +302,15 @@ package final class AutomaticCertificates: Service {
 
     /// Serves what another process has obtained meanwhile.
     /// - Returns: whether there is something that is not to be renewed yet.
-    private func takeOver(_ name: String) throws(ACMEFailure) -> Bool {
+    private func takeOver(_ name: String) -> Bool {
         let now = clock.now
-        // What cannot be read is replaced.
+        // What cannot be read or served is replaced.
         guard let stored = try? files.certificate(name),
             RenewalSchedule.renewal(notBefore: stored.notBefore, notAfter: stored.notAfter, jitter: -1) > now
         else { return false }
         let isServed = state.withLock { $0.installed[name] == stored }
         if isServed { return false }
-        try install(stored, name)
+        do { try install(stored, name) } catch { return false }
         return true
     }
 
@@ -368,11 +379,17 @@ package final class AutomaticCertificates: Service {
     private func failed(_ name: String, _ failure: ACMEFailure) {
         guard !Task.isCancelled else { return }
         let (now, jitter) = (clock.now, jitter())
-        let (next, notAfter) = state.withLock { state in
-            (
-                state.schedule.failed(name, failure, jitter: jitter, at: now),
-                state.schedule.entries[name]?.notAfter
-            )
+        let (next, notAfter) = state.withLock { state -> (Date?, Date?) in
+            let next = state.schedule.failed(name, failure, jitter: jitter, at: now)
+            guard let entry = state.schedule.entries[name] else { return (next, nil) }
+            // Whoever invents names must not keep the authority busy with them for ever.
+            if entry.origin == .onDemand, entry.notAfter == nil, entry.failures >= Self.mostFailuresOnDemand {
+                let end = max(now.addingTimeInterval(Self.givenUpTime), entry.due)
+                state.schedule.forget(name)
+                state.asked[name] = end
+                return (end, nil)
+            }
+            return (next, entry.notAfter)
         }
         release(name)
         let isUrgent = notAfter.map { $0.timeIntervalSince(now) < 3 * 24 * 3600 } ?? true

@@ -126,12 +126,14 @@ final class FileLock: Sendable {
     /// - Returns: nil where somebody else has it.
     /// - Throws: ``ACMEFailure`` with `storage`.
     init?(path: String) throws(ACMEFailure) {
-        descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        // Set last: where an object is complete and then given up, `deinit` runs as well and would close the descriptor again.
+        let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw ACMEFailure(.storage, "\(path): \(String(cString: strerror(errno)))") }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             close(descriptor)
             return nil
         }
+        self.descriptor = descriptor
     }
 
     deinit { close(descriptor) }

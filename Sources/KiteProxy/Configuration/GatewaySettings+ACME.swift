@@ -40,7 +40,9 @@ extension GatewaySettings {
     )
     static let acmeOnDemandNames = Setting<[String]>.list(
         "acme-on-demand-allow", .certificatePattern, default: [],
-        meaning: "Further host names that get certificates on demand; `*.` in front stands for one label")
+        meaning:
+            "Further host names that get certificates on demand; `*.` in front stands for one label, and whoever connects can make names up for it: they use up what the authority gives an account"
+    )
     static let acmeOnDemandRate = Setting<Int>.single(
         "acme-on-demand-rate", .integer(1...10_000), default: 20,
         meaning: "New names that get certificates on demand, per hour", atLimit: "further names go without for a while"
@@ -177,13 +179,21 @@ extension GatewayConfiguration {
         let domain =
             settings[GatewaySettings.acmeOnDemand] == .claimed ? settings[GatewaySettings.domain].map { "." + $0 } : nil
         if domain != nil || !patterns.isEmpty {
-            options.onDemand = .init(namesPerHour: settings[GatewaySettings.acmeOnDemandRate]) { name in
-                if patterns.contains(where: { Self.matches($0, name) }) { return true }
-                guard let domain, name.hasSuffix(domain) else { return false }
+            /// The label below the domain.
+            let label: @Sendable (String) -> String? = { name in
+                guard let domain, name.hasSuffix(domain) else { return nil }
                 let label = String(name.dropLast(domain.utf8.count))
-                guard !label.contains(".") else { return false }
-                return await isClaimed(label)
+                return label.contains(".") ? nil : label
             }
+            let isListed: @Sendable (String) -> Bool = { name in patterns.contains { Self.matches($0, name) } }
+            options.onDemand = .init(
+                namesPerHour: settings[GatewaySettings.acmeOnDemandRate],
+                isConceivable: { isListed($0) || label($0) != nil },
+                isAllowed: { name in
+                    if isListed(name) { return true }
+                    guard let label = label(name) else { return false }
+                    return await isClaimed(label)
+                })
         }
         return options
     }

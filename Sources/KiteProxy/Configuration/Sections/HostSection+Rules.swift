@@ -13,7 +13,7 @@ extension HostSection {
         .single(
             "https-only", .flag, shown: "`false`",
             meaning:
-                "Unencrypted requests are sent to `https` (308), except those for `/.well-known/acme-challenge/` that the gateway answers"
+                "Unencrypted requests are sent to `https` (308), except those for a token below `/.well-known/acme-challenge/`"
         ) { $0.rules.isHTTPSOnly = $1 },
         .single(
             "https-port", .integer(1...65535), shown: "`443`",
@@ -129,7 +129,7 @@ extension HostSection {
         .single(
             "rate-by", .choice, shown: "`address`",
             meaning:
-                "One visitor is an address (IPv6: a /64), or what stands in `Authorization` (`token`; the address where there is none)"
+                "One visitor is an address (IPv6: a /64), or what stands in `Authorization` (`token`; the address where there is none). All tokens of one address together get eight times as much"
         ) { $0.rules.rateKey = $1 },
     ]
 

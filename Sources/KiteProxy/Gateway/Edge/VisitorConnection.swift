@@ -40,9 +40,12 @@ final class VisitorConnection: ExchangeAcceptor {
                 Refusal(421, "This host takes client certificates: ask for it over a TLS connection of its own."))
         }
         if let table = worker.rules,
-            let rules = table.find(authority: head.authority, route: destination.route)
+            let rules = table.find(
+                authority: head.authority,
+                ownHost: table.book.knowsHosts ? worker.settings.directory.ownHost(of: destination) : nil,
+                route: destination.route)
         {
-            return accept(exchange, under: rules) { self.dispatch($0, to: destination) }
+            return accept(exchange, under: rules, to: destination) { self.dispatch($0, to: destination) }
         }
         dispatch(exchange, to: destination)
     }

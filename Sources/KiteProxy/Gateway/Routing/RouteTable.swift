@@ -131,6 +131,15 @@ struct Directory: Sendable {
         return .nowhere
     }
 
+    /// The host of a route's own, in lower case, where a route is reached by its path; nil for other destinations and without a domain.
+    func ownHost(of destination: Destination) -> ByteBuffer? {
+        guard let suffix, case .route(let key, _, byHost: false) = destination else { return nil }
+        var host = ByteBuffer()
+        host.writeImmutableBuffer(key.inLowerCase.bytes)
+        host.writeBytes(suffix)
+        return host
+    }
+
     /// The label in front of the domain, without the port; nil for any other host.
     private func label(of authority: ByteBuffer) -> ByteBuffer? {
         guard let suffix else { return nil }

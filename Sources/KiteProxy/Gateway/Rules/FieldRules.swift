@@ -5,8 +5,9 @@ import NIOCore
 
 /// The changes to one kind of head.
 struct FieldRules: Sendable {
-    /// Names in lower case.
+    /// Names in lower case; those of requests with `-` for `_`, as many services make the two the same (CGI).
     private let dropped: [[UInt8]]
+    private let inRequest: Bool
     private let appended: [(name: ByteBuffer, value: ByteBuffer)]
 
     /// - Returns: nil where nothing is to be done.
@@ -19,7 +20,8 @@ struct FieldRules: Sendable {
         }
         let (set, added) = (allowed(set), allowed(added))
         let removed = (removed ?? []).filter { Self.allows(name: $0, inRequest: inRequest) }
-        dropped = (set.map(\.key) + removed).map { Array($0.lowercased().utf8) }
+        dropped = (set.map(\.key) + removed).map { $0.utf8.map { Self.folded($0, inRequest: inRequest) } }
+        self.inRequest = inRequest
         appended = (set + added).map { (ByteBuffer(string: $0.key), ByteBuffer(string: $0.value)) }
         if dropped.isEmpty && appended.isEmpty { return nil }
     }
@@ -35,8 +37,13 @@ struct FieldRules: Sendable {
     private func drops(_ name: ByteBufferView) -> Bool {
         dropped.contains { other in
             other.count == name.count
-                && zip(name, other).allSatisfy { ($0 >= 0x41 && $0 <= 0x5A ? $0 | 0x20 : $0) == $1 }
+                && zip(name, other).allSatisfy { Self.folded($0, inRequest: inRequest) == $1 }
         }
+    }
+
+    private static func folded(_ byte: UInt8, inRequest: Bool) -> UInt8 {
+        if byte >= 0x41 && byte <= 0x5A { return byte | 0x20 }
+        return inRequest && byte == UInt8(ascii: "_") ? UInt8(ascii: "-") : byte
     }
 
     // MARK: What rules may name

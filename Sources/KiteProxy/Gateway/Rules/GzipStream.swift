@@ -18,7 +18,8 @@ final class GzipStream {
 
     /// - Returns: nil where there is no memory for it.
     init?() {
-        stream = .allocate(capacity: 1)
+        // Set last: where an object is complete and then given up, `deinit` runs as well and would free the stream again.
+        let stream = UnsafeMutablePointer<z_stream>.allocate(capacity: 1)
         stream.initialize(to: z_stream())
         // A window of 16 KiB and a small table: half of the memory for a few percent; 16 more asks for gzip's head and check sum.
         guard
@@ -29,6 +30,7 @@ final class GzipStream {
             stream.deallocate()
             return nil
         }
+        self.stream = stream
     }
 
     deinit {

@@ -10,13 +10,19 @@ import Synchronization
 /// Users with their hashes, and what tells one such list from another.
 final class PasswordList: Sendable {
     let users: [String: PasswordHash]
-    /// Of this list alone in the life of the process.
-    let number: UInt64
-    private static let numbers = Atomic<UInt64>(1)
+    /// Digest of all users and hashes: lists that are equal share it, also when the configuration is read again.
+    let identity: [UInt8]
 
     init(_ users: [String: PasswordHash]) {
         self.users = users
-        number = Self.numbers.add(1, ordering: .relaxed).oldValue
+        var digest = SHA256()
+        for (user, hash) in users.sorted(by: { $0.key < $1.key }) {
+            for part in [user, hash.description] {
+                withUnsafeBytes(of: UInt64(part.utf8.count)) { digest.update(bufferPointer: $0) }
+                digest.update(data: Array(part.utf8))
+            }
+        }
+        identity = Array(digest.finalize())
     }
 
     /// Whether an Authorization field names a user and its password. Takes as long for users that do not exist.
@@ -54,7 +60,8 @@ final class PasswordGate {
     private var known: [[UInt8]: (isRight: Bool, at: NIODeadline)] = [:]
     private static let mostKnown = 4096
     private static let wrongTime = TimeAmount.seconds(30)
-    private static let rightTime = TimeAmount.minutes(10)
+    /// Whoever waits for a check that is under way, by the same keyed hash.
+    private var pending: [[UInt8]: [(Answer) -> Void]] = [:]
 
     /// One thread for the whole process: whoever guesses gets at most one core.
     private static let thread: NIOThreadPool = {
@@ -62,35 +69,70 @@ final class PasswordGate {
         pool.start()
         return pool
     }()
-    private static let waiting = Atomic<Int>(0)
+    /// Checks under way, of all loops.
+    private static let underWay = Mutex(Checks())
     private static let mostWaiting = 64
+    private static let mostWaitingForVisitor = 4
+
+    /// An address (IPv6: a /64); nil where it is unknown.
+    private struct Visitor: Hashable, Sendable {
+        let bitCount: Int?
+        let high: UInt64?
+    }
+
+    /// Has at most as many visitors as there are checks.
+    private struct Checks {
+        var count = 0
+        var byVisitor: [Visitor: Int] = [:]
+
+        mutating func begin(_ visitor: Visitor) -> Bool {
+            guard count < mostWaiting, byVisitor[visitor, default: 0] < mostWaitingForVisitor else { return false }
+            count += 1
+            byVisitor[visitor, default: 0] += 1
+            return true
+        }
+
+        mutating func end(_ visitor: Visitor) {
+            count -= 1
+            let left = byVisitor[visitor, default: 1] - 1
+            byVisitor[visitor] = left > 0 ? left : nil
+        }
+    }
 
     init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
     /// Checks an Authorization field. `answer` is called at once where the result is known, else later on the loop.
-    func check(_ authorization: ByteBufferView, _ list: PasswordList, answer: @escaping (Answer) -> Void) {
+    /// - Parameter address: the visitor's; each may have a few checks under way, so that who guesses leaves room for others.
+    func check(
+        _ authorization: ByteBufferView, _ list: PasswordList, of address: AddressBytes?,
+        answer: @escaping (Answer) -> Void
+    ) {
         guard PasswordList.isBasic(authorization) else { return answer(.refused) }
         let field = Array(authorization)
         var code = HMAC<SHA256>(key: key)
         code.update(data: field)
-        withUnsafeBytes(of: list.number) { code.update(data: $0) }
+        code.update(data: list.identity)
         let hash = Array(code.finalize())
         let now = eventLoop.now
-        if let found = known[hash], now < found.at + (found.isRight ? Self.rightTime : Self.wrongTime) {
+        // A list never changes: what was right stays so.
+        if let found = known[hash], found.isRight || now < found.at + Self.wrongTime {
             return answer(found.isRight ? .admitted : .refused)
         }
-        guard Self.waiting.add(1, ordering: .relaxed).newValue <= Self.mostWaiting else {
-            Self.waiting.subtract(1, ordering: .relaxed)
-            return answer(.busy)
+        guard pending[hash] == nil else {
+            pending[hash]?.append(answer)
+            return
         }
+        let visitor = Visitor(bitCount: address?.bitCount, high: address?.high)
+        guard Self.underWay.withLock({ $0.begin(visitor) }) else { return answer(.busy) }
+        pending[hash] = [answer]
         let result = Self.thread.runIfActive(eventLoop: eventLoop) { () -> Bool in
-            defer { Self.waiting.subtract(1, ordering: .relaxed) }
+            defer { Self.underWay.withLock { $0.end(visitor) } }
             return list.admits(field)
         }
         result.assumeIsolated().whenComplete { [self] result in
             let isRight = (try? result.get()) == true
             remember(hash, isRight)
-            answer(isRight ? .admitted : .refused)
+            for answer in pending.removeValue(forKey: hash) ?? [] { answer(isRight ? .admitted : .refused) }
         }
     }
 

@@ -6,7 +6,8 @@ import NIOCore
 /// configuration is read again.
 ///
 /// Of the sections for hosts the one counts that says most: the host itself, then the longest `*.domain` that it lies below, then `*`. A
-/// section of the route comes before all of them. Key by key: what the better section does not say, the next one does.
+/// section of the route comes before all of them, then, where a route is reached by its path, what is said of the route's own host in
+/// particular. Key by key: what the better section does not say, the next one does.
 package final class RuleBook: Sendable {
     private let exact: [RouteKey: Int]
     private let below: [RouteKey: Int]
@@ -14,6 +15,8 @@ package final class RuleBook: Sendable {
     private let routes: [RouteKey: Int]
     /// Of hosts: already laid over those of less specific ones.
     private let sets: [RuleSet]
+    /// The same without what is said of all hosts.
+    private let particular: [RuleSet]
     let rates: RateLimitTable?
 
     /// - Returns: nil where there are no rules at all.
@@ -42,7 +45,11 @@ package final class RuleBook: Sendable {
         for (name, rules) in routes { byRoute[RouteKey(name)] = add(rules) }
         let written = sets
         for index in below.values { if let any { sets[index] = sets[index].over(written[any]) } }
+        var particular = written
         for (key, index) in exact {
+            if let parent = Self.longest(key.bytes, in: below) {
+                particular[index] = written[index].over(written[parent])
+            }
             if let parent = Self.longest(key.bytes, in: below) ?? any { sets[index] = sets[index].over(sets[parent]) }
         }
         self.exact = exact
@@ -50,21 +57,38 @@ package final class RuleBook: Sendable {
         self.any = any
         self.routes = byRoute
         self.sets = sets
+        self.particular = particular
         rates =
             written.contains { if case .every = $0.rateLimit { true } else { false } } ? RateLimitTable() : nil
     }
 
-    /// The sections for a request, by their numbers; nil where there are none.
-    func sections(authority: ByteBuffer, route: RouteKey?) -> (host: Int?, route: Int?)? {
-        let forRoute = routes.isEmpty ? nil : route.flatMap { routes[$0.inLowerCase] }
-        let forHost = hostSection(authority)
-        return forHost == nil && forRoute == nil ? nil : (forHost, forRoute)
+    /// Numbers of sections.
+    struct Sections: Hashable {
+        var host: Int?
+        /// Of the host of a route that is reached by its path.
+        var ownHost: Int?
+        var route: Int?
+    }
+
+    /// Whether anything is said of hosts in particular.
+    var knowsHosts: Bool { !exact.isEmpty || !below.isEmpty }
+
+    /// The sections for a request; nil where there are none.
+    /// - Parameter ownHost: that of the route, in lower case, where it is reached by its path.
+    func sections(authority: ByteBuffer, ownHost: ByteBuffer? = nil, route: RouteKey?) -> Sections? {
+        let sections = Sections(
+            host: hostSection(authority), ownHost: ownHost.flatMap { particularSection(RouteKey($0)) },
+            route: routes.isEmpty ? nil : route.flatMap { routes[$0.inLowerCase] })
+        return sections == Sections() ? nil : sections
     }
 
     private func hostSection(_ authority: ByteBuffer) -> Int? {
-        guard !exact.isEmpty || !below.isEmpty else { return any }
-        let host = Self.host(authority)
-        return exact[host] ?? Self.longest(host.bytes, in: below) ?? any
+        guard knowsHosts else { return any }
+        return particularSection(Self.host(authority)) ?? any
+    }
+
+    private func particularSection(_ host: RouteKey) -> Int? {
+        exact[host] ?? Self.longest(host.bytes, in: below)
     }
 
     /// The host without its port and without a full stop at its end, in lower case.
@@ -94,28 +118,27 @@ package final class RuleBook: Sendable {
     }
 
     /// What sections come to together.
-    func rules(host: Int?, route: Int?) -> RuleSet {
-        let lower = host.map { sets[$0] } ?? RuleSet()
-        return route.map { sets[$0].over(lower) } ?? lower
+    func rules(_ sections: Sections) -> RuleSet {
+        var rules = sections.host.map { sets[$0] } ?? RuleSet()
+        if let ownHost = sections.ownHost { rules = particular[ownHost].over(rules) }
+        return sections.route.map { sets[$0].over(rules) } ?? rules
     }
 }
 
 /// One event loop's view of the rules: those that were needed, compiled.
 final class RuleTable {
     let book: RuleBook
-    private var compiled: [Int: Rules] = [:]
+    private var compiled: [RuleBook.Sections: Rules] = [:]
 
     init(_ book: RuleBook) { self.book = book }
 
     /// The rules for a request; nil where there are none.
-    func find(authority: ByteBuffer, route: RouteKey?) -> Rules? {
-        guard let (host, route) = book.sections(authority: authority, route: route) else { return nil }
-        // Sections are at most 10,000, so that both fit.
-        let key = (host ?? 0xFFFFF) << 20 | (route ?? 0xFFFFF)
-        if let rules = compiled[key] { return rules }
-        let rules = Rules(book.rules(host: host, route: route))
+    func find(authority: ByteBuffer, ownHost: ByteBuffer? = nil, route: RouteKey?) -> Rules? {
+        guard let sections = book.sections(authority: authority, ownHost: ownHost, route: route) else { return nil }
+        if let rules = compiled[sections] { return rules }
+        let rules = Rules(book.rules(sections))
         if compiled.count >= 4096 { compiled = [:] }
-        compiled[key] = rules
+        compiled[sections] = rules
         return rules
     }
 }

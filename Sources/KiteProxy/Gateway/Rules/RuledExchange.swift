@@ -129,7 +129,7 @@ final class RuledExchange: Exchange, ExchangeHandler, LoopFlushable {
         hasResponded = true
         var head = head
         rules.apply(to: &head, origin: permission, isSecure: isSecure)
-        if let compression = rules.compression {
+        if !isOver, let compression = rules.compression {
             var compressed = head
             if compression.apply(to: &compressed, of: request) {
                 gzip = GzipStreams.current.take()

@@ -89,9 +89,9 @@ final class Rules {
 
     // MARK: Who may come
 
-    /// Whether the lists of addresses let a visitor in. One whose address is unknown is on no list.
+    /// Whether the lists of addresses let a visitor in. One whose address is unknown may be anybody: only where there are no lists.
     func admits(_ address: AddressBytes?) -> Bool {
-        guard let address else { return allowed.isEmpty }
+        guard let address else { return allowed.isEmpty && denied.isEmpty }
         if denied.contains(where: { $0.contains(address) }) { return false }
         return allowed.isEmpty || allowed.contains { $0.contains(address) }
     }
@@ -99,6 +99,16 @@ final class Rules {
     func passesMaintenance(_ address: AddressBytes?) -> Bool {
         guard let address else { return false }
         return maintenanceAllowed.contains { $0.contains(address) }
+    }
+
+    /// By what the requests with all tokens of one address are counted.
+    func tokenAddressHash(_ address: AddressBytes) -> Int {
+        var hasher = Hasher()
+        hasher.combine(rateLimit?.number)
+        hasher.combine("tokens")
+        hasher.combine(address.bitCount)
+        hasher.combine(address.high)
+        return hasher.finalize()
     }
 
     /// By what a request is counted.

@@ -6,7 +6,20 @@ extension VisitorConnection {
     private static let challenges = Array("/.well-known/acme-challenge/".utf8)
 
     /// Applies rules in this order: lists of addresses, maintenance, rate limit, redirects, origins, body limit, password.
-    func accept(_ exchange: any Exchange, under rules: Rules, then dispatch: @escaping (any Exchange) -> Void) {
+    ///
+    /// Agents and kites that dial in show tokens of their own and follow no redirects: of them only addresses and rates are asked. The
+    /// gateway's kite checks who calls itself, so that no password stands before it.
+    func accept(
+        _ exchange: any Exchange, under rules: Rules, to destination: Destination,
+        then dispatch: @escaping (any Exchange) -> Void
+    ) {
+        let isDialIn: Bool
+        let isKite: Bool
+        switch destination {
+        case .door, .kiteTunnel: (isDialIn, isKite) = (true, false)
+        case .kite: (isDialIn, isKite) = (false, true)
+        case .route, .kiteSession, .browserModule, .nowhere: (isDialIn, isKite) = (false, false)
+        }
         let request = exchange.request
         let isSecure = isSecure(exchange)
         let ruled = RuledExchange(exchange, rules, isSecure: isSecure, worker: worker)
@@ -17,7 +30,7 @@ extension VisitorConnection {
                 return worker.refuse(
                     ruled, .addressDenied, Refusal(403, "This address is not allowed to come here."))
             }
-            if rules.isInMaintenance, !rules.passesMaintenance(address) {
+            if rules.isInMaintenance, !isDialIn, !rules.passesMaintenance(address) {
                 return worker.refuse(
                     ruled, .maintenance,
                     Refusal(
@@ -33,8 +46,8 @@ extension VisitorConnection {
                         retryAfter: Int(max(1, (wait.nanoseconds + 999_999_999) / 1_000_000_000))))
             }
         }
-        // Certificate authorities look here without encryption, before there is a certificate.
-        if rules.isHTTPSOnly, !isSecure, !request.target.readableBytesView.starts(with: Self.challenges) {
+        if isDialIn { return dispatch(exchange) }
+        if rules.isHTTPSOnly, !isSecure, !Self.isChallenge(request.target) {
             guard let location = rules.secureLocation(request) else {
                 return worker.refuse(
                     ruled, .malformed, Refusal(400, "This is served over https only; please say for which host."))
@@ -58,10 +71,24 @@ extension VisitorConnection {
         if let limit = rules.bodyBytes, case .known(let length) = request.bodyLength, length > limit {
             return worker.refuse(ruled, .bodyTooLarge, RuledExchange.bodyRefusal)
         }
-        guard let passwords = rules.passwords else {
+        guard let passwords = rules.passwords, !isKite else {
             return rules.changesExchange ? ruled.proceed(dispatch) : dispatch(exchange)
         }
         check(ruled, passwords, then: dispatch)
+    }
+
+    /// Certificate authorities look here without encryption, before there is a certificate (RFC 8555 section 8.3: base64url).
+    private static func isChallenge(_ target: ByteBuffer) -> Bool {
+        let path = target.readableBytesView
+        guard path.starts(with: challenges) else { return false }
+        let token = path.dropFirst(challenges.count)
+        return (1...256).contains(token.count)
+            && token.allSatisfy { byte in
+                switch byte {
+                case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x5F: true
+                default: false
+                }
+            }
     }
 
     private func check(
@@ -73,7 +100,9 @@ extension VisitorConnection {
             let field = ruled.request.fields.first(.authorization)
         else { return refusePassword(ruled, challenge) }
         var isSettled = false
-        worker.passwords.check(field, passwords) { answer in
+        let address = VisitorAddress.of(
+            ruled.request, peer: ruled.peer, trusted: worker.settings.options.trustedProxies)
+        worker.passwords.check(field, passwords, of: address) { answer in
             isSettled = true
             guard !ruled.isEnded else { return }
             switch answer {
@@ -95,9 +124,19 @@ extension VisitorConnection {
     }
 
     private func excess(_ request: RequestHead, _ rules: Rules, _ address: AddressBytes?) -> TimeAmount? {
-        guard let limit = rules.rateLimit else { return nil }
-        return worker.rules?.book.rates?.take(
-            rules.rateHash(request, address), interval: limit.interval, burst: limit.burst, now: worker.eventLoop.now)
+        guard let limit = rules.rateLimit, let rates = worker.rules?.book.rates else { return nil }
+        let now = worker.eventLoop.now
+        if let wait = rates.take(
+            rules.rateHash(request, address), interval: limit.interval, burst: limit.burst, now: now)
+        {
+            return wait
+        }
+        // Tokens can be invented, addresses less so.
+        guard rules.rateKey == .token, let address else { return nil }
+        let burst = limit.burst.multipliedReportingOverflow(by: 8)
+        return rates.take(
+            rules.tokenAddressHash(address), interval: .nanoseconds(limit.interval.nanoseconds / 8),
+            burst: burst.overflow ? .max : burst.partialValue, now: now)
     }
 
     /// Whether the visitor sees `https`: by this connection, or by what a trusted proxy says of its own.

@@ -26,11 +26,11 @@ struct RuleBookTests {
         let table = RuleTable(book)
         func realm(_ authority: String, _ route: String? = nil) -> String? {
             guard
-                let (host, route) = book.sections(
+                let sections = book.sections(
                     authority: ByteBuffer(string: authority),
                     route: route.map { RouteKey(asWritten: ByteBuffer(string: $0)) })
             else { return nil }
-            let set = book.rules(host: host, route: route)
+            let set = book.rules(sections)
             return "\(set.realm ?? "-") \(set.httpsPort ?? 0)"
         }
         #expect(realm("other.org") == "any 1")
@@ -50,6 +50,33 @@ struct RuleBookTests {
         #expect(one.sections(authority: ByteBuffer(string: "c.b"), route: RouteKey("x")) == nil)
     }
 
+    @Test("A route that is reached by its path keeps the rules of its own host, those of the host asked for come after")
+    func ownHosts() throws {
+        let book = try #require(
+            RuleBook(
+                hosts: [
+                    (.any, rules("any", port: 1)), (.exact("example.com"), rules("asked", port: 2)),
+                    (.below("example.com"), rules(nil, port: 3)), (.exact("staging.example.com"), rules("staging")),
+                ], routes: [("math", rules("math"))]))
+        let directory = Directory(domain: "Example.com")
+        func found(_ authority: String, _ target: String, _ directory: Directory = directory) -> String? {
+            let authority = ByteBuffer(string: authority)
+            let destination = directory.destination(authority: authority, target: ByteBuffer(string: target))
+            let own = directory.ownHost(of: destination)
+            return book.sections(authority: authority, ownHost: own, route: destination.route).map {
+                let set = book.rules($0)
+                return "\(set.realm ?? "-") \(set.httpsPort ?? 0)"
+            }
+        }
+        #expect(found("example.com", "/proxy/staging/") == "staging 3")
+        #expect(found("other.org", "/proxy/STAGING?x") == "staging 3")
+        #expect(found("staging.example.com", "/") == "staging 3")
+        #expect(found("example.com", "/proxy/shop/") == "asked 3", "what is said of all hosts comes last")
+        #expect(found("other.org", "/proxy/math/") == "math 3")
+        #expect(found("example.com", "/") == "asked 2")
+        #expect(found("example.com", "/proxy/staging/", Directory(domain: nil)) == "asked 2")
+    }
+
     @Test("Behind trusted proxies the visitor is the last address that is none of theirs")
     func addresses() throws {
         let trusted = [try #require(AddressRange("10.0.0.0/8"))]
@@ -67,9 +94,15 @@ struct RuleBookTests {
             address(["X-Forwarded-For": "1.1.1.1", "X-Real-IP": "10.9.9.9"]) == "1.1.1.1", "this one anybody can write")
         #expect(address(["X-Real-IP": "1.1.1.1"]) == "1.1.1.1")
         #expect(address(["X-Forwarded-For": "10.1.1.1, 10.2.3.4"]) == "10.1.1.1")
-        #expect(address(["X-Forwarded-For": "1.1.1.1, unknown"]) == nil)
+        #expect(address(["X-Forwarded-For": "9.9.9.9, 1.1.1.1:443, [::ffff:10.2.3.4]:80"]) == "1.1.1.1")
+        #expect(address(["X-Forwarded-For": "[2001:db8::1]"]) == address(["X-Forwarded-For": "2001:db8::1"]))
+        #expect(address(["X-Forwarded-For": "[2001:db8::1]:443"]) != nil)
+        #expect(address(["X-Real-IP": "1.1.1.1:5"]) == "1.1.1.1")
+        for bad in ["1.1.1.1, unknown", "1.1.1.1:x", "[::1", "[::1]x", "[]", "[", ":", "1.1.1.1:1:1"] {
+            #expect(address(["X-Forwarded-For": bad]) == nil, "\(bad)")
+        }
         #expect(address(["X-Forwarded-For": ""]) == nil)
-        #expect(address([:]) == nil)
+        #expect(address([:]) == "10.0.0.1")
     }
 
     @Test("Lists of addresses: who is denied stays out, and who is unknown is on no list")
@@ -85,6 +118,8 @@ struct RuleBookTests {
         #expect(!rules.admits(nil))
         set.allowed = []
         #expect(Rules(set).admits(AddressBytes("11.0.0.1")))
+        #expect(!Rules(set).admits(nil))
+        set.denied = []
         #expect(Rules(set).admits(nil))
     }
 

@@ -46,7 +46,8 @@ struct RulesGatewayTests {
         } visit: { port in
             let seen = try await get(
                 Self.path, port: port,
-                fields: "x-SET: forged\r\nX-Set: forged\r\nX-Added: 1\r\nx-removed: 1\r\nX-Kept: 1\r\n")
+                fields: "x-SET: forged\r\nX_Set: forged\r\nX-Set: forged\r\nX-Added: 1\r\nx-removed: 1\r\nX-Kept: 1\r\n"
+            )
             let body = try #require(seen.range(of: "\r\n\r\n").map { seen[$0.upperBound...] })
             #expect(body.contains("X-Set: gateway\n"))
             #expect(!body.contains("forged"))
@@ -108,6 +109,10 @@ struct RulesGatewayTests {
             #expect(seen.contains("Location: https://gw.test/a?b=c\r\n"))
             #expect(!seen.contains("Strict-Transport"), "not over plain HTTP")
             #expect(try await get("/.well-known/acme-challenge/x", port: port).hasPrefix("HTTP/1.1 404 "))
+            for other in ["", "../a", "x/y", "x?y", String(repeating: "x", count: 257)] {
+                #expect(
+                    try await get("/.well-known/acme-challenge/" + other, port: port).hasPrefix("HTTP/1.1 308 "))
+            }
             let forged = try await get("/", port: port, fields: "X-Forwarded-Proto: https\r\n")
             #expect(forged.hasPrefix("HTTP/1.1 308 "))
             let upgrade = try await get(Self.path, port: port, fields: "Upgrade: websocket\r\n")
@@ -164,6 +169,41 @@ struct RulesGatewayTests {
         }
     }
 
+    @Test("Agents and kites that dial in are not asked for passwords, sent elsewhere or kept out by maintenance")
+    func dialIns() async throws {
+        let hash = try #require(PasswordHash(hashing: "secret", logRounds: 4))
+        try await withRules {
+            $0.users = ["alice": hash]
+            $0.isHTTPSOnly = true
+            $0.isInMaintenance = true
+        } visit: { port in
+            #expect(try await get("/", port: port).hasPrefix("HTTP/1.1 503 "))
+            for path in ["/-/tunnel", "/tunnel"] {
+                let seen = try await get(path, port: port)
+                #expect(!seen.contains("being maintained") && !seen.hasPrefix("HTTP/1.1 308 "), "\(path)")
+                #expect(!seen.contains("WWW-Authenticate: Basic"), "\(path)")
+            }
+            #expect(try await get("/kite", port: port).contains("being maintained"))
+        }
+        try await withRules {
+            $0.users = ["alice": hash]
+            $0.denied = [AddressRange("127.0.0.0/8")].compactMap { $0 }
+        } visit: { port in
+            for path in ["/-/tunnel", "/tunnel", "/kite"] {
+                let seen = try await get(path, port: port)
+                #expect(seen.hasPrefix("HTTP/1.1 403 "), "\(path)")
+            }
+        }
+        try await withRules {
+            $0.users = ["alice": hash]
+        } visit: { port in
+            let kite = try await get("/kite", port: port)
+            #expect(!kite.hasPrefix("HTTP/1.1 401 "))
+            let other = try await get("/", port: port)
+            #expect(other.hasPrefix("HTTP/1.1 401 "))
+        }
+    }
+
     @Test("Addresses, rates, maintenance: who is stopped, and who is not")
     func stopping() async throws {
         try await withRules {
@@ -189,6 +229,11 @@ struct RulesGatewayTests {
             for (token, status) in [("a", 200), ("b", 200), ("a", 429)] {
                 let seen = try await get(Self.path, port: port, fields: "Authorization: Bearer \(token)\r\n")
                 #expect(seen.hasPrefix("HTTP/1.1 \(status) "))
+            }
+            // Inventing tokens helps up to eight times the rate.
+            for number in 0..<7 {
+                let seen = try await get(Self.path, port: port, fields: "Authorization: Bearer n\(number)\r\n")
+                #expect(seen.hasPrefix("HTTP/1.1 \(number < 6 ? 200 : 429) "))
             }
         }
         try await withRules {
