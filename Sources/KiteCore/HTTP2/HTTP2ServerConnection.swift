@@ -39,6 +39,9 @@ package final class HTTP2ServerConnection: LoopFlushable {
     /// NIOHTTP2 has sent a GOAWAY on its own account; the error follows.
     private var hasFailed = false
     private var timer: WheelTimer?
+    /// Cleared for visitors that want a table of header fields larger than is worth searching for each field.
+    private var indexesFields = true
+    private static let largestFieldTable = 64 << 10
 
     /// Makes an accepted channel an HTTP/2 connection.
     /// - Parameters:
@@ -147,6 +150,11 @@ package final class HTTP2ServerConnection: LoopFlushable {
             streams[frame.streamID]?.received(bytes, endsStream: data.endStream)
         case .windowUpdate:
             if let fault = budget.receivedWindowUpdate(now: now) { cutOff(fault, "too many WINDOW_UPDATE frames") }
+        case .settings(.settings(let settings)):
+            // NIOHTTP2 lets its table grow to whatever is asked for; what is not put there takes neither room nor time.
+            if settings.contains(where: { $0.parameter == .headerTableSize && $0.value > Self.largestFieldTable }) {
+                indexesFields = false
+            }
         case .priority, .rstStream, .settings, .pushPromise, .ping, .goAway, .alternativeService, .origin: break
         }
     }
@@ -268,6 +276,11 @@ package final class HTTP2ServerConnection: LoopFlushable {
 
     func failed(_ error: any Error) {
         guard !isOver else { return }
+        if error is NIOHTTP2Errors.RaisedGoawayLastStreamID {
+            // While draining, NIOHTTP2 cannot say goodbye for the error that follows at once.
+            hasFailed = true
+            return
+        }
         guard hasFailed || !(error is any NIOHTTP2Error) else {
             // The stream that it is about has been reset, or does not exist any more.
             return
@@ -319,7 +332,9 @@ package final class HTTP2ServerConnection: LoopFlushable {
         timer?.start(after: limits.stalledWriteTimeout)
     }
 
-    private func close(_ reason: TransportError) {
+    /// Closes without a word.
+    func close(_ reason: TransportError) {
+        guard !isOver else { return }
         isClosing = true
         endStreams(reason)
         context?.close(promise: nil)
@@ -367,6 +382,11 @@ package final class HTTP2ServerConnection: LoopFlushable {
 
     private func write(_ payload: HTTP2Frame.FramePayload, on id: HTTP2StreamID) {
         guard let context, !isOver else { return }
+        var payload = payload
+        if !indexesFields, case .headers(var fields) = payload {
+            fields.headers = ResponseTranslator.unindexed(fields.headers)
+            payload = .headers(fields)
+        }
         context.write(NIOAny(HTTP2Frame(streamID: id, payload: payload)), promise: nil)
         needsFlush = true
         enlist()

@@ -94,7 +94,7 @@ final class HTTP2Stream: Exchange {
         case .take:
             let count = bytes.readableBytes
             if count > 0 {
-                held.append(bytes)
+                hold(bytes)
                 window.hold(count)
                 connection?.window.hold(count)
             }
@@ -112,6 +112,22 @@ final class HTTP2Stream: Exchange {
         case .abort(let reason): abort(reason)
         }
     }
+
+    /// Keeps what came until it is delivered. Bytes come as slices of what was read from the socket: few of them that have to wait would keep
+    /// all of that in memory, so they are copied, and put together.
+    private func hold(_ bytes: ByteBuffer) {
+        let count = bytes.readableBytes
+        if held.isEmpty, !isDelivering, isReading, !isUpgradable, transport?.isListening ?? true {
+            held.append(bytes)
+        } else if let last = held.indices.last, held[last].readableBytes + count <= Self.heldBytes {
+            held[last].writeImmutableBuffer(bytes)
+        } else {
+            held.append(count < Self.heldBytes / 2 ? ByteBuffer(bytes: bytes.readableBytesView) : bytes)
+        }
+    }
+
+    /// Up to how many bytes that wait are put together.
+    private static let heldBytes = 16 << 10
 
     /// The engine's own refusal, for what came after the head.
     private func refuse(_ error: HTTPError) {
@@ -263,7 +279,8 @@ final class HTTP2Stream: Exchange {
                 .linger
             } else if transport == nil, !isEnded, isReading, machine.isBodyExpected {
                 .body
-            } else if pendingOutput > 0 {
+            } else if pendingOutput > 0 || isEnded && transport == nil && machine.isOutputEnded && !isOutputGone {
+                // An END_STREAM of its own waits for the connection's window, too.
                 .output
             } else {
                 .none

@@ -88,6 +88,16 @@ enum ResponseTranslator {
         }
     }
 
+    /// The same fields, none of which enters the table.
+    static func unindexed(_ headers: HPACKHeaders) -> HPACKHeaders {
+        var result = HPACKHeaders()
+        result.reserveCapacity(headers.count)
+        for (name, value, indexing) in headers {
+            result.add(name: name, value: value, indexing: indexing == .neverIndexed ? .neverIndexed : .nonIndexable)
+        }
+        return result
+    }
+
     private static func lowercased(_ name: ByteBufferView) -> String {
         String(unsafeUninitializedCapacity: name.count) { target in
             for (index, byte) in name.enumerated() where index < target.count { target[index] = byte.lowercasedASCII }

@@ -58,8 +58,12 @@ package struct ClientRuleName: Sendable, Hashable {
     /// - Parameters:
     ///   - rule: of the host that is asked for.
     ///   - handshake: the rule of the handshake; nil without one, or without TLS.
-    package static func allows(_ rule: ClientRuleName?, handshake: String?, isSecure: Bool) -> Bool {
+    ///   - hasCertificate: whether the client has shown one. Connections outlive a rule that did not demand it.
+    package static func allows(_ rule: ClientRuleName?, handshake: String?, hasCertificate: Bool, isSecure: Bool)
+        -> Bool
+    {
         guard let rule else { return handshake == nil }
-        return isSecure ? handshake == rule.pattern : !rule.isRequired
+        if isSecure, handshake != rule.pattern { return false }
+        return !rule.isRequired || isSecure && hasCertificate
     }
 }

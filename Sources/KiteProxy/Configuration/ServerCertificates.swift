@@ -22,13 +22,14 @@ final class ServerCertificates: Service {
     /// Where handshakes choose from; others may put certificates there, too.
     let store: CertificateStore
     private let files: [Files]
-    /// What is in use of each pair of files.
+    /// What is in use of each pair of files. Held from the reading of a file until the store has it, so that what was read last stays.
     private let current: Mutex<[ServerCertificate]>
-    /// As the configuration has them now.
+    /// As the configuration has them now. Held likewise.
     private let authorities: Mutex<[ClientAuthority]>
     private let failures = Atomic<Int>(0)
     /// How the files looked before they were read at first.
     private let firstStamps: [String]
+    private let firstAuthorityStamps: [String]
     private let logger: Logger
     /// How often files are looked at.
     private static let interval = Duration.seconds(2)
@@ -41,6 +42,7 @@ final class ServerCertificates: Service {
         self.files = files
         self.logger = logger
         firstStamps = files.map(Self.stamp)
+        firstAuthorityStamps = Self.stamps(of: authorities)
         store = CertificateStore(options: options)
         let certificates = try files.map { try Self.read($0) }
         current = Mutex(certificates)
@@ -56,6 +58,24 @@ final class ServerCertificates: Service {
     /// Puts rules for client certificates into effect, for handshakes from now on.
     /// - Throws: ``CommandFailure`` naming the file that cannot be used; the old rules stay then.
     func setAuthorities(_ authorities: [ClientAuthority]) throws {
+        try self.authorities.withLock { current in
+            try putIntoEffect(authorities)
+            current = authorities
+        }
+    }
+
+    private func putIntoEffect(_ authorities: [ClientAuthority]) throws {
+        let rules = try Self.rules(of: authorities)
+        do throws(CertificateError) {
+            try store.setClientRules(rules)
+        } catch {
+            throw CommandFailure(.failed, "`client-ca`: \(error)")
+        }
+    }
+
+    /// Reads the files.
+    /// - Throws: ``CommandFailure`` naming the file that cannot be used.
+    static func rules(of authorities: [ClientAuthority]) throws -> [String: ClientCertificateRule] {
         var rules: [String: ClientCertificateRule] = [:]
         for authority in authorities {
             let content = try Self.content(of: authority.path, key: "client-ca")
@@ -66,12 +86,7 @@ final class ServerCertificates: Service {
                 throw CommandFailure(.failed, "`client-ca` \(authority.path): \(error)")
             }
         }
-        do throws(CertificateError) {
-            try store.setClientRules(rules)
-        } catch {
-            throw CommandFailure(.failed, "`client-ca`: \(error)")
-        }
-        self.authorities.withLock { $0 = authorities }
+        return rules
     }
 
     /// How often changed files could not be used.
@@ -102,7 +117,7 @@ final class ServerCertificates: Service {
             /// Pairs that could not be used when they were looked at last.
             var failed: [Int: String] = [:]
             var expiry = ExpiryWatch()
-            var seen = self.authorityStamps
+            var seen = self.firstAuthorityStamps
             while (try? await Task.sleep(for: Self.interval)) != nil {
                 for (index, pair) in self.files.enumerated() {
                     let now = Self.stamp(pair)
@@ -123,7 +138,7 @@ final class ServerCertificates: Service {
                 if stamps != seen {
                     seen = stamps
                     do {
-                        try self.setAuthorities(self.authorities.withLock { $0 })
+                        try self.authorities.withLock { try self.putIntoEffect($0) }
                         self.logger.notice("Authorities of client certificates were read again")
                     } catch {
                         self.report("\(error)")
@@ -148,13 +163,15 @@ final class ServerCertificates: Service {
     }
 
     private func reload(_ index: Int) throws {
-        let fresh = try Self.read(files[index])
-        let all = current.withLock { current in
-            guard current.indices.contains(index) else { return current }
-            current[index] = fresh
-            return current
+        let fresh = try current.withLock { current in
+            let fresh = try Self.read(files[index])
+            guard current.indices.contains(index) else { return fresh }
+            var all = current
+            all[index] = fresh
+            try store.replace(all, of: .files)
+            current = all
+            return fresh
         }
-        try store.replace(all, of: .files)
         logger.notice("A certificate was read again", metadata: ["names": "\(fresh.names.joined(separator: ", "))"])
     }
 
@@ -174,7 +191,11 @@ final class ServerCertificates: Service {
     }
 
     private var authorityStamps: [String] {
-        authorities.withLock { $0 }.map { Self.stamp(($0.path, $0.path)) }
+        Self.stamps(of: authorities.withLock { $0 })
+    }
+
+    private static func stamps(of authorities: [ClientAuthority]) -> [String] {
+        authorities.map { stamp(($0.path, $0.path)) }
     }
 
     /// Changes when a file does, also where a link is turned to another one.

@@ -54,7 +54,15 @@ final class Worker {
     var neighbours: [WorkerReference] = []
     private(set) var isDraining = false
     /// How the outside reaches the gateway, without a trailing slash; empty until it listens.
-    var publicURL = ""
+    var publicURL = "" {
+        didSet {
+            let isGiven = settings.options.publicURL != nil
+            publicHost =
+                isGiven ? VisitorConnection.host(in: ByteBuffer(string: RouteBoard.host(of: publicURL))) : nil
+        }
+    }
+    /// Its host in lower case; nil where the URL was not configured, but made from what the gateway listens on.
+    private(set) var publicHost: String?
     /// The gateway's own kite, where one is mounted.
     private(set) var kite: (any ExchangeAcceptor)?
     private(set) lazy var resolution = KontrolResolution(self)

@@ -37,9 +37,13 @@ struct ReloadService: Service {
         let fresh = try load()
         let missing = fresh.missingFiles()
         guard missing.isEmpty else { throw SettingProblems(missing) }
-        try certificates?.store.setOptions(fresh.tlsOptions)
-        try certificates?.setAuthorities(fresh.clientAuthorities)
-        try certificates?.reload()
+        if let certificates {
+            // What can be refused comes first. The rules of client certificates come last: requests are held to them by the options below.
+            _ = try ServerCertificates.rules(of: fresh.clientAuthorities)
+            try certificates.reload()
+            try certificates.store.setOptions(fresh.tlsOptions)
+            try certificates.setAuthorities(fresh.clientAuthorities)
+        }
         let changed = fresh.settings.keysThatDiffer(from: current.settings)
         let waiting = changed.filter { !GatewaySettings.reloadable.contains($0) }
         var options = fresh.gatewayOptions

@@ -114,6 +114,19 @@ private func withServer(
         }
     }
 
+    @Test func aTableOfFieldsThatIsTooLargeIsNotFilled() async throws {
+        try await withServer(settings: [(1, UInt32.max)]) { _, client in
+            var sizes: [Int] = []
+            for stream in [1, 3, 5] {
+                try await client.send(client.request(stream, "/hello"))
+                // Not decoded: this client's own table is smaller.
+                sizes.append(try #require(await client.next(.headers, stream: stream)).payload.readableBytes)
+            }
+            // What the first response said is said again, but for the six bytes that announce the size of the table.
+            #expect(sizes.allSatisfy { $0 + 10 >= sizes[0] }, "\(sizes)")
+        }
+    }
+
     // MARK: Malformed requests
 
     @Test(arguments: [
@@ -213,6 +226,18 @@ private func withServer(
         }
     }
 
+    @Test func smallFramesThatWaitArePutTogether() async throws {
+        try await withServer { server, client in
+            try await client.send(client.request(1, "POST", "/stall", end: false))
+            for _ in 0..<100 { try await client.send(client.data(1, "x")) }
+            try await client.send(RawFrame(.ping, ByteBuffer(repeating: 1, count: 8)))
+            #expect(await client.next(.ping) != nil)
+            try await server.withWaiting { $0.setReading(true) }
+            try await server.noted("received 100")
+            #expect(server.log.withLock { $0 } == ["received 100"])
+        }
+    }
+
     @Test func whoSendsMoreThanTheWindowIsCutOff() async throws {
         var http2 = HTTP2Limits()
         http2.initialStreamWindow = 10_000
@@ -282,6 +307,39 @@ private func withServer(
         }
     }
 
+    @Test func aReaderThatDoesNotReadAtAllIsCutOff() async throws {
+        var limits = HTTPLimits()
+        limits.stalledWriteTimeout = .milliseconds(300)
+        try await withServer(limits: limits, settings: [(4, 0x7FFF_FFFF)]) { server, client in
+            try await client.channel.setOption(.autoRead, value: false).get()
+            try await client.send(
+                client.windowUpdate(0, 0x7FFF_FFFF - 65535), client.request(1, "/size/100000000"))
+            try await server.noted("broken")
+            try await server.noted("closed")
+        }
+    }
+
+    @Test func anEndThatTheWindowHoldsBackIsGivenUp() async throws {
+        var limits = HTTPLimits()
+        limits.stalledWriteTimeout = .milliseconds(300)
+        try await withServer(limits: limits, settings: [(4, 1 << 20)]) { server, client in
+            // The rest of the connection's window, to the byte.
+            try await client.send(client.request(1, "POST", "/echo", end: false))
+            for part in [16_383, 16_384, 16_384, 16_384] {
+                try await client.send(client.data(1, String(repeating: "x", count: part)))
+            }
+            var received = 0
+            while received < 65_535, let frame = await client.next(.data) { received += frame.payload.readableBytes }
+            #expect(received == 65_535)
+            try await client.send(client.data(1, "", end: true))
+            // Either it leaves, for it takes nothing of the window, or the stream is reset.
+            while let frame = await client.next() {
+                if frame.stream == 1, frame.isEnd || frame.kind == RawFrame.Kind.reset.rawValue { break }
+            }
+            #expect(!client.isClosed)
+        }
+    }
+
     @Test func anIdleConnectionIsClosed() async throws {
         var limits = HTTPLimits()
         limits.keepAliveTimeout = .milliseconds(300)
@@ -329,6 +387,18 @@ private func withServer(
             #expect(try await client.answer(1)?.body == "last")
             #expect(await client.end() == Code.none)
             try await server.noted("closed")
+        }
+    }
+
+    @Test func whoBreaksTheProtocolIsCutOffAlsoWhileDraining() async throws {
+        try await withServer { server, client in
+            try await client.send(client.request(1, "/wait"))
+            try await server.noted("request ended")
+            try await server.drain()
+            #expect(await client.next(.goAway) != nil)
+            try await client.send(RawFrame(.data, stream: 0, ByteBuffer(string: "data of no stream")))
+            try await server.noted("closed")
+            #expect(server.faults.withLock { $0 } == [.protocolError])
         }
     }
 

@@ -23,6 +23,7 @@ struct HostTableTests {
         let must = ClientRuleName(pattern: "*.a", isRequired: true)
         let may = ClientRuleName(pattern: "*.a", isRequired: false)
         typealias Row = (ClientRuleName?, String?, Bool, Bool)
+        // With a certificate where there was a handshake.
         let rows: [Row] = [
             (nil, nil, true, true), (nil, nil, false, true), (nil, "*.a", true, false), (must, "*.a", true, true),
             (must, nil, true, false), (must, "*.b", true, false), (must, nil, false, false), (may, "*.a", true, true),
@@ -30,8 +31,12 @@ struct HostTableTests {
         ]
         for (rule, handshake, isSecure, isAllowed) in rows {
             #expect(
-                ClientRuleName.allows(rule, handshake: handshake, isSecure: isSecure) == isAllowed,
+                ClientRuleName.allows(rule, handshake: handshake, hasCertificate: handshake != nil, isSecure: isSecure)
+                    == isAllowed,
                 "\(String(describing: rule)) \(handshake ?? "-") \(isSecure)")
         }
+        // A connection from before the rule demanded one.
+        #expect(!ClientRuleName.allows(must, handshake: "*.a", hasCertificate: false, isSecure: true))
+        #expect(ClientRuleName.allows(may, handshake: "*.a", hasCertificate: false, isSecure: true))
     }
 }

@@ -128,24 +128,34 @@ final class VisitorConnection: ExchangeAcceptor {
     }
 
     /// Whether the handshake was made by the rule for client certificates of the host that is asked for (RFC 9110 section 7.4), and of the
-    /// host of the route, where it is reached by path.
+    /// host of the route, where it is reached by path. A certificate that the gateway's own host demands is demanded wherever its paths are
+    /// served.
     private func isMeant(for head: RequestHead, _ destination: Destination) -> Bool {
         let settings = worker.settings
         let rules = settings.options.clientRules
         let host = Self.host(in: head.authority)
         let rule = rules.value(for: host)
-        guard ClientRuleName.allows(rule, handshake: security?.clientRule, isSecure: peer.isSecure) else {
+        guard
+            ClientRuleName.allows(
+                rule, handshake: security?.clientRule, hasCertificate: security?.clientCertificate != nil,
+                isSecure: peer.isSecure)
+        else { return false }
+        // What is not a route's own host is the gateway's, whatever name it is asked for by.
+        if case .route(_, _, byHost: true) = destination {
+        } else if let gateway = worker.publicHost, let own = rules.value(for: gateway), own.isRequired,
+            own.pattern != rule?.pattern
+        {
             return false
         }
-        guard let domain = settings.options.domain,
+        guard let domain = settings.directory.domain,
             case .route(let key, _, byHost: false) = destination,
-            let own = rules.value(for: "\(key)".lowercased() + "." + domain.lowercased())
+            let own = rules.value(for: "\(key)".lowercased() + "." + domain)
         else { return true }
         return own.pattern == rule?.pattern
     }
 
     /// In lower case, without port and full stop at the end.
-    private static func host(in authority: ByteBuffer) -> String {
+    static func host(in authority: ByteBuffer) -> String {
         var host = String(buffer: authority).lowercased()
         if let colon = host.lastIndex(of: ":"), !host.hasSuffix("]") { host = String(host[..<colon]) }
         if host.hasSuffix(".") { host.removeLast() }

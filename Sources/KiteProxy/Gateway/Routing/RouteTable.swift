@@ -106,10 +106,13 @@ enum Destination {
 
 /// Reads hosts and paths. One per gateway.
 struct Directory: Sendable {
+    /// In lower case.
+    let domain: String?
     /// `.gateway.example`, in lower case; nil without a domain.
     private let suffix: [UInt8]?
 
     init(domain: String?) {
+        self.domain = domain?.lowercased()
         suffix = domain.map { Array(".\($0.lowercased())".utf8) }
     }
 

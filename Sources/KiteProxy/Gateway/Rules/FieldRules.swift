@@ -63,7 +63,13 @@ struct FieldRules: Sendable {
     /// Whether a name may stand in a rule.
     static func allows(name: String, inRequest: Bool) -> Bool {
         let lower = name.lowercased()
-        return isToken(name) && !untouchable.contains(lower) && !(inRequest && vouchedFor.contains(lower))
+        return isToken(name) && !untouchable.contains(lower) && !(inRequest && isVouchedFor(lower))
+    }
+
+    /// Fields of client certificates are told by how they begin; an underscore counts as a hyphen there, as in ``KnownField``.
+    private static func isVouchedFor(_ lower: String) -> Bool {
+        let hyphened = String(lower.map { $0 == "_" ? "-" : $0 })
+        return vouchedFor.contains(lower) || hyphened.hasPrefix("client-cert") || hyphened.hasPrefix("x-client-cert")
     }
 
     private static func isToken(_ name: String) -> Bool {

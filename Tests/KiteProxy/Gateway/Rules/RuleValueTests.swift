@@ -64,7 +64,10 @@ struct RuleValueTests {
 
     @Test("What the upstream is told of a visitor is not a rule's to say")
     func vouchedFor() {
-        for name in ["Host", "X-Forwarded-For", "x-real-ip", "Forwarded", "X-Forwarded-Proto"] {
+        for name in [
+            "Host", "X-Forwarded-For", "x-real-ip", "Forwarded", "X-Forwarded-Proto", "Client-Cert",
+            "X_Client-Cert-Verified",
+        ] {
             #expect(!FieldRuleText.allows(name: name, inRequest: true))
         }
         #expect(FieldRuleText.allows(name: "X-Frame-Options", inRequest: false))
