@@ -67,7 +67,7 @@ struct SectionsTests {
         let sections = try HostSections(file)
         #expect(sections.all.map(\.subject.title) == ["host *", "host shop.example.com", "route math"])
         #expect(sections.all.map(\.place) == ["f.yaml:4", "f.yaml:10", "f.yaml:26"])
-        #expect(Set(sections.all.flatMap(\.keys)) == Set(HostSection.keys.map(\.name)), "a key is missing here")
+        #expect(Set(sections.all.flatMap(\.keys)) == Set(HostSection.ruleKeyNames), "a key is missing here")
         let (all, shop, math) = (sections.all[0].rules, sections.all[1].rules, sections.all[2].rules)
         #expect(all.isHTTPSOnly == true && all.httpsPort == 8443 && all.strictTransport == 31_536_000)
         #expect(shop.redirectStatus == 301 && shop.redirectKeepsPath == false)
