@@ -135,6 +135,8 @@ private let calm: UInt32 = 11
             }
             if frame.kind == RawFrame.Kind.goAway.rawValue { break }
         }
+        // The frame leaves within the turn that then tells of the fault.
+        try await server.turnEnded()
         #expect(server.faults.withLock { $0 } == [.tooManyStreams])
         await client.close()
         await server.stop()

@@ -46,6 +46,9 @@ final class TestServer: Sendable {
         while !log.withLock({ $0.contains(event) }) { try await Task.sleep(for: .milliseconds(5)) }
     }
 
+    /// Returns when what the server's loop is doing now is done.
+    func turnEnded() async throws { try await loop.submit {}.get() }
+
     func drain() async throws {
         try await loop.submit { for connection in self.connections.value { connection.drain() } }.get()
     }

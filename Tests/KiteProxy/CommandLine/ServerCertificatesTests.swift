@@ -8,7 +8,7 @@ import Testing
 
 @testable import KiteProxy
 
-@Suite(.timeLimit(.minutes(1))) struct ServerCertificatesTests {
+@Suite(.timeLimit(.minutes(1))) final class ServerCertificatesTests {
     private let directory: URL
 
     init() throws {
@@ -34,12 +34,11 @@ import Testing
         try #require(process.terminationStatus == 0)
     }
 
-    private func remove() { try? FileManager.default.removeItem(at: directory) }
+    deinit { try? FileManager.default.removeItem(at: directory) }
 
     private let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
     @Test func aBrokenPairLeavesItsOldCertificateAndTheOthersAlone() throws {
-        defer { remove() }
         try make("a", host: "a.example")
         try make("b", host: "b.example")
         let certificates = try ServerCertificates([files("a"), files("b")], logger: logger)
@@ -57,7 +56,6 @@ import Testing
     }
 
     @Test func rulesForClientsFollowTheConfiguration() throws {
-        defer { remove() }
         try make("a", host: "a.example")
         try make("ca", host: "ca")
         var hello = ClientHello()
@@ -82,7 +80,6 @@ import Testing
     }
 
     @Test func filesThatCannotBeUsedAtFirstAreNamed() throws {
-        defer { remove() }
         try make("a", host: "a.example")
         try make("b", host: "b.example")
         for pair in [
@@ -96,7 +93,6 @@ import Testing
     }
 
     @Test func changedFilesAreNoticedAlsoBehindLinks() async throws {
-        defer { remove() }
         try make("1", host: "a.example")
         try make("2", host: "a.example")
         let manager = FileManager.default
