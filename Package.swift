@@ -182,7 +182,7 @@ let package = Package(
         .testTarget(
             name: "KiteDialingTests",
             dependencies: nio + embedded + [
-                "KiteDialing", "KiteHTTP", tls, .product(name: "NIOTLS", package: "swift-nio"),
+                "KiteDialing", "KiteHTTP", "KiteSupport", tls, .product(name: "NIOTLS", package: "swift-nio"),
             ],
             path: "Tests/KiteCore/Dialing", swiftSettings: settings),
         .testTarget(

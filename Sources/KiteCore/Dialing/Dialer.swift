@@ -56,7 +56,7 @@ public struct Dialer: Sendable {
     private static var tlsSettings: TLSConfiguration {
         var settings = TLSConfiguration.makeClientConfiguration()
         settings.minimumTLSVersion = .tlsv12
-        settings.applicationProtocols = ["http/1.1"]
+        settings.applicationProtocols = [HTTPVersion.http1.name]
         return settings
     }
 

@@ -1,5 +1,6 @@
 /// What is said to a proxy before it carries the bytes of a connection, without its socket: HTTP CONNECT and SOCKS5.
 import KiteHTTP
+import KiteSupport
 import NIOCore
 
 /// The client's side of the handshake with a proxy. Received bytes go in, what is to be sent comes out.
@@ -58,7 +59,7 @@ struct ProxyHandshake {
             let authority = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
             var request = ByteBuffer(string: "CONNECT \(authority) HTTP/1.1\r\nHost: \(authority)\r\n")
             if let credentials = proxy.credentials {
-                let token = base64("\(credentials.user):\(credentials.password)".utf8)
+                let token = Base64.encode("\(credentials.user):\(credentials.password)".utf8)
                 request.writeString("Proxy-Authorization: Basic \(token)\r\n")
             }
             request.writeStaticString("\r\n")
@@ -185,23 +186,4 @@ struct ProxyHandshake {
         buffer = reply
         return finish()
     }
-}
-
-/// RFC 4648 section 4.
-func base64(_ bytes: some Collection<UInt8>) -> String {
-    let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-    var result: [UInt8] = []
-    var rest = bytes[...]
-    while !rest.isEmpty {
-        let group = Array(rest.prefix(3))
-        rest = rest.dropFirst(3)
-        var word: UInt32 = 0
-        for position in 0..<3 { word = word << 8 | UInt32(position < group.count ? group[position] : 0) }
-        for position in 0..<4 {
-            let isPadding = position > group.count
-            result.append(
-                isPadding ? UInt8(ascii: "=") : alphabet[Int(word >> UInt32(18 - 6 * position) & 0x3F)])
-        }
-    }
-    return String(decoding: result, as: UTF8.self)
 }

@@ -2,6 +2,7 @@
 internal import Crypto
 internal import CryptoExtras
 internal import JWTKit
+internal import KiteSupport
 internal import NIOPosix
 
 #if canImport(FoundationEssentials)
@@ -112,17 +113,6 @@ public struct KontrolKeyPair: Sendable, CustomStringConvertible, CustomDebugStri
 
     public var description: String { "key pair \(id)" }
     public var debugDescription: String { description }
-}
-
-/// Bytes as lower-case hex digits.
-package func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
-    var text: [UInt8] = []
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 0xF] {
-            text.append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10)
-        }
-    }
-    return String(decoding: text, as: UTF8.self)
 }
 
 /// 256 random bits as hex digits.

@@ -1,13 +1,17 @@
 /// Base64 (RFC 4648 section 4) without Foundation.
 
-/// Base64 (RFC 4648 section 4) of the few bytes a handshake carries.
+/// Base64 with padding, for handshakes and header fields.
 package enum Base64 {
     private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
 
-    package static func encode(_ bytes: [UInt8]) -> String {
+    /// The bytes as text, in groups of four characters.
+    package static func encode(_ bytes: some Collection<UInt8>) -> String {
         var text: [UInt8] = []
-        for start in stride(from: 0, to: bytes.count, by: 3) {
-            let group = bytes[start..<min(start + 3, bytes.count)]
+        text.reserveCapacity((bytes.count + 2) / 3 * 4)
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let group = rest.prefix(3)
+            rest = rest.dropFirst(3)
             let bits = group.reduce(UInt32(0)) { $0 << 8 | UInt32($1) } << UInt32((3 - group.count) * 8)
             for position in 0..<4 {
                 text.append(
@@ -18,9 +22,6 @@ package enum Base64 {
         return String(decoding: text, as: UTF8.self)
     }
 
-    /// Whether the text encodes exactly 16 bytes, as a handshake's key must.
-    package static func isSixteenBytes(_ text: some Collection<UInt8>) -> Bool {
-        guard text.count == 24, text.suffix(2).allSatisfy({ $0 == UInt8(ascii: "=") }) else { return false }
-        return text.prefix(22).allSatisfy { alphabet.contains($0) }
-    }
+    /// Whether a byte stands for six bits.
+    package static func isDigit(_ byte: UInt8) -> Bool { alphabet.contains(byte) }
 }

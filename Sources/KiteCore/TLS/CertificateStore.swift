@@ -1,4 +1,5 @@
 /// The certificates of the TLS listeners: which one a handshake gets, and how they are replaced while connections come in.
+import KiteHTTP
 package import NIOCore
 package import NIOSSL
 import Synchronization
@@ -11,7 +12,7 @@ package final class CertificateStore: Sendable {
         /// TLS 1.2 or 1.3; what is older is never spoken.
         package var minimumVersion = TLSVersion.tlsv12
         /// For ALPN, the preferred one first. A client that offers others only is refused (RFC 7301 section 3.2).
-        package var applicationProtocols = ["http/1.1"]
+        package var applicationProtocols = [HTTPVersion.http1.name]
         /// Whether a client that names no host, or one without a certificate, is refused; otherwise it gets the first certificate.
         package var refusesUnknownNames = false
 
@@ -60,6 +61,7 @@ package final class CertificateStore: Sendable {
     /// and looks again; nil: there will be none.
     package typealias OnDemand = @Sendable (_ name: String, _ eventLoop: any EventLoop) -> EventLoopFuture<Void>?
 
+    /// What authorities ask for in the handshake that shows that a name is ours (RFC 8737 section 6.2).
     package static let challengeProtocol = "acme-tls/1"
 
     private struct State {
@@ -73,12 +75,12 @@ package final class CertificateStore: Sendable {
 
     /// Held while tables are made; handshakes do not wait for it.
     private let state: Mutex<State>
-    private let table: Mutex<CertificateTable>
+    private let current: Mutex<Current>
     private let onDemand = Mutex<OnDemand?>(nil)
 
     package init(options: Options = Options()) {
         state = Mutex(State(options: options))
-        table = Mutex(CertificateTable())
+        current = Mutex(Current(CertificateTable()))
     }
 
     // MARK: Changing
@@ -129,7 +131,7 @@ package final class CertificateStore: Sendable {
                     certificates: changed.certificates, rules: changed.rules, challenges: changed.challenges,
                     options: changed.options, contexts: &changed.contexts)
                 state = changed
-                table.withLock { $0 = fresh }
+                current.withLock { $0 = Current(fresh) }
             }
         }
         try result.get()
@@ -137,8 +139,16 @@ package final class CertificateStore: Sendable {
 
     // MARK: Asking
 
+    /// Handed out by one reference: a table has many parts, and all event loops would count each of them for every handshake.
+    private final class Current: Sendable {
+        let table: CertificateTable
+        init(_ table: CertificateTable) { self.table = table }
+    }
+
+    private var latest: Current { current.withLock { $0 } }
+
     /// Chooses for a handshake.
-    package func select(_ hello: ClientHello) -> Selection { table.withLock { $0 }.select(hello) }
+    package func select(_ hello: ClientHello) -> Selection { latest.table.select(hello) }
 
     /// Asks for a certificate for a host that has none; see ``OnDemand``.
     package func demand(_ name: String, on eventLoop: any EventLoop) -> EventLoopFuture<Void>? {
@@ -147,11 +157,11 @@ package final class CertificateStore: Sendable {
 
     /// Whether there is a certificate for the host; the first one, which those get that ask for something else, does not count.
     package func hasCertificate(for name: String) -> Bool {
-        table.withLock { $0 }.choices(for: name.lowercased()) != nil
+        latest.table.choices(for: name.lowercased()) != nil
     }
 
     /// Whether handshakes can succeed at all.
-    package var isEmpty: Bool { table.withLock { $0 }.isEmpty }
+    package var isEmpty: Bool { latest.table.isEmpty }
 
     /// What is in use, files first.
     package var status: [Status] {

@@ -1,6 +1,7 @@
 /// The certificate that a visitor has shown, in the forms in which upstreams are told of it.
 import Crypto
 package import KiteHTTP
+import KiteSupport
 package import NIOSSL
 
 extension ClientCertificate {
@@ -8,7 +9,7 @@ extension ClientCertificate {
     package init?(_ certificate: NIOSSLCertificate) {
         guard let der = try? certificate.toDERBytes() else { return nil }
         self.init(
-            subject: Self.text(certificate.subjectName), fingerprint: Self.hex(SHA256.hash(data: der)), der: der)
+            subject: Self.text(certificate.subjectName), fingerprint: hexadecimal(SHA256.hash(data: der)), der: der)
     }
 
     /// The most specific part first (RFC 4514 section 2.1); only visible ASCII, so that it can stand in a header field.
@@ -44,20 +45,10 @@ extension ClientCertificate {
             case 0x21...0x7E: text.unicodeScalars.append(UnicodeScalar(byte))
             default:
                 text.append("\\")
-                text.append(hex([byte]).uppercased())
+                text.append(hexadecimal([byte]).uppercased())
             }
         }
         return text
-    }
-
-    static func hex(_ bytes: some Sequence<UInt8>) -> String {
-        let digits = Array("0123456789abcdef".utf8)
-        var text: [UInt8] = []
-        for byte in bytes {
-            text.append(digits[Int(byte >> 4)])
-            text.append(digits[Int(byte & 15)])
-        }
-        return String(decoding: text, as: UTF8.self)
     }
 }
 
@@ -78,7 +69,7 @@ package struct ClientCertificateRule: Sendable {
             var hash = SHA256()
             hash.update(data: [isRequired ? 1 : 0])
             for authority in authorities { hash.update(data: try authority.toDERBytes()) }
-            fingerprint = ClientCertificate.hex(hash.finalize())
+            fingerprint = hexadecimal(hash.finalize())
         } catch {
             throw CertificateError("there are no certificates in PEM: \(error)")
         }

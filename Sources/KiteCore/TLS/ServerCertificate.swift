@@ -1,6 +1,7 @@
 /// A certificate with its chain and key, parsed once and then shared by all handshakes.
 import Crypto
 import KiteHTTP
+import KiteSupport
 package import NIOSSL
 
 /// What a TLS listener can present. Immutable.
@@ -65,7 +66,7 @@ package struct ServerCertificate: Sendable {
         do {
             var hash = SHA256()
             for certificate in chain { hash.update(data: try certificate.toDERBytes()) }
-            fingerprint = ClientCertificate.hex(hash.finalize())
+            fingerprint = hexadecimal(hash.finalize())
             keyKind = Self.kind(try leaf.extractPublicKey().toSPKIBytes())
         } catch {
             throw CertificateError("the certificate cannot be read: \(error)")

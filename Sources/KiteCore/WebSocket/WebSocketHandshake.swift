@@ -48,7 +48,7 @@ package enum WebSocketHandshake {
                 fields: HeaderBlock(["Sec-WebSocket-Version": "13", "Upgrade": "websocket", "Connection": "Upgrade"]))
         }
         guard request.fields.occurrences(.secWebSocketKey) == 1, let key = request.fields.first(.secWebSocketKey),
-            Base64.isSixteenBytes(key)
+            isKey(key)
         else {
             throw Refusal(
                 status: 400, reason: "Not a valid websocket request: Sec-WebSocket-Key must be 16 bytes in base64.",
@@ -110,6 +110,12 @@ package enum WebSocketHandshake {
     }
 
     // MARK: Asking side
+
+    /// Whether a text encodes exactly 16 bytes, as a handshake's key must.
+    static func isKey(_ text: some Collection<UInt8>) -> Bool {
+        guard text.count == 24, text.suffix(2).allSatisfy({ $0 == UInt8(ascii: "=") }) else { return false }
+        return text.prefix(22).allSatisfy(Base64.isDigit)
+    }
 
     /// A new random key.
     package static func makeKey() -> String {

@@ -1,6 +1,7 @@
 /// Settings of TLS listeners, and of what stands in front of them.
 import KiteCommand
 import KiteGateway
+import KiteHTTP
 import KiteTLS
 import NIOSSL
 
@@ -35,7 +36,7 @@ extension GatewayConfiguration {
     /// How handshakes are conducted.
     var tlsOptions: CertificateStore.Options {
         var options = CertificateStore.Options()
-        if settings[GatewaySettings.http2] { options.applicationProtocols.insert("h2", at: 0) }
+        if settings[GatewaySettings.http2] { options.applicationProtocols.insert(HTTPVersion.http2.name, at: 0) }
         options.refusesUnknownNames = settings[GatewaySettings.tlsDefault] == .refuse
         options.minimumVersion = settings[GatewaySettings.tlsMinimumVersion] == .tls13 ? .tlsv13 : .tlsv12
         return options

@@ -1,5 +1,6 @@
 /// What is said to a proxy, byte for byte, however its answer is cut.
 import KiteHTTP
+import KiteSupport
 import NIOCore
 import Testing
 
@@ -126,5 +127,5 @@ import Testing
         ("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="),
         ("foobar", "Zm9vYmFy"),
     ])
-    func encodesBase64(text: String, encoded: String) { #expect(base64(text.utf8) == encoded) }
+    func encodesBase64(text: String, encoded: String) { #expect(Base64.encode(text.utf8) == encoded) }
 }
