@@ -81,32 +81,18 @@ public final class ConnectionLimiter: Sendable {
 
 extension ConnectionLimiter.Refusal: Error {}
 
-/// An IP address without its port; IPv6 by its /64. An IPv4 address is the same however it is written: a listener for both families
-/// sees it mapped into IPv6 (RFC 4291 section 2.5.5.2).
+/// By what visitors are counted: an IP address; of IPv6 its /64, which one visitor has to himself.
 package struct AddressKey: Hashable, Sendable {
     private let high: UInt64
     private let isIPv4: Bool
 
+    package init(_ address: AddressBytes) {
+        high = address.high
+        isIPv4 = address.bitCount == 32
+    }
+
     package init?(_ address: SocketAddress) {
-        // The address's place in sockaddr_in and sockaddr_in6.
-        switch address {
-        case .v4:
-            high = address.withSockAddr { pointer, _ in
-                UInt64(UnsafeRawPointer(pointer).loadUnaligned(fromByteOffset: 4, as: UInt32.self))
-            }
-            isIPv4 = true
-        case .v6:
-            let (prefix, rest, last) = address.withSockAddr { pointer, _ in
-                let pointer = UnsafeRawPointer(pointer)
-                return (
-                    pointer.loadUnaligned(fromByteOffset: 8, as: UInt64.self),
-                    pointer.loadUnaligned(fromByteOffset: 16, as: UInt32.self),
-                    pointer.loadUnaligned(fromByteOffset: 20, as: UInt32.self)
-                )
-            }
-            isIPv4 = prefix == 0 && UInt32(bigEndian: rest) == 0xFFFF
-            high = isIPv4 ? UInt64(last) : prefix
-        case .unixDomainSocket: return nil
-        }
+        guard let address = AddressBytes(address) else { return nil }
+        self.init(address)
     }
 }

@@ -56,6 +56,10 @@ public struct ExchangePeer: Sendable {
     public var version: HTTPVersion
     /// Whether what it says in `Forwarded` and `X-Forwarded-*` is believed.
     public var isTrustedProxy: Bool
+    /// Which addresses in `X-Forwarded-For` are those of proxies and not the visitor's. Counts where ``isTrustedProxy`` is true.
+    package var trustedProxies: [AddressRange] = []
+    /// Whether it is a gateway like this one, which lets no `X-Real-IP` pass but says itself who the visitor is: that comes first then.
+    package var isGateway = false
 
     public init(
         address: SocketAddress? = nil, localAddress: SocketAddress? = nil, isSecure: Bool = false,

@@ -13,7 +13,8 @@ public final class ForwardedOrigin: Sendable {
         .clientCertificate,
     ]
 
-    private let isTrusted: Bool
+    private let peer: ExchangePeer
+    private var isTrusted: Bool { peer.isTrustedProxy }
     /// `192.0.2.1`
     private let address: ByteBuffer
     private let hasAddress: Bool
@@ -34,7 +35,7 @@ public final class ForwardedOrigin: Sendable {
     /// - Parameter security: what is known about the client, where the host has a rule for client certificates. What requests say about that
     ///   themselves is never passed on, whoever sends them.
     package init(peer: ExchangePeer, gateway: String, security: ConnectionSecurity?) {
-        isTrusted = peer.isTrustedProxy
+        self.peer = peer
         let address: String
         switch peer.address {
         case .v4?, .v6?: address = peer.address?.ipAddress ?? "unknown"
@@ -130,11 +131,13 @@ public final class ForwardedOrigin: Sendable {
         sink.write(via)
     }
 
-    /// The visitor's address where it is known: what a trusted proxy says it is, in `X-Real-IP` or as the last in `X-Forwarded-For`, else who
-    /// the connection is from.
+    /// The visitor's address where it is known (``ExchangePeer/visitorAddress(of:)``).
     private func realAddress(in fields: HeaderBlock) -> ByteBufferView? {
-        if isTrusted, let said = fields.visitorAddress { return said }
-        return hasAddress ? address.readableBytesView : nil
+        switch peer.visitor(in: fields) {
+        case .connection: hasAddress ? address.readableBytesView : nil
+        case .said(_, let text): text
+        case .unknown: nil
+        }
     }
 
     /// All values of a field, each followed by a comma.
@@ -146,31 +149,5 @@ public final class ForwardedOrigin: Sendable {
             sink.write(value)
             sink.write(", ")
         }
-    }
-}
-
-extension HeaderBlock {
-    /// Who asked, as a proxy says it.
-    fileprivate var visitorAddress: ByteBufferView? {
-        if let said = first(.xRealIP), !said.isEmpty { return said }
-        guard has(.xForwardedFor) else { return nil }
-        var last: ByteBufferView?
-        for position in 0..<count where field(at: position) == .xForwardedFor {
-            var rest = value(at: position)
-            while let member = rest.nextListMember() { if !member.isEmpty { last = member } }
-        }
-        return last
-    }
-}
-
-extension ExchangePeer {
-    /// By what the visitor who sent a request is counted: the address that a trusted proxy says, else that of the connection; nil where none
-    /// is known.
-    package func visitorKey(of request: RequestHead) -> AddressKey? {
-        guard isTrustedProxy else { return address.flatMap(AddressKey.init) }
-        guard let said = request.fields.visitorAddress,
-            let address = try? SocketAddress(ipAddress: String(decoding: said, as: UTF8.self), port: 0)
-        else { return nil }
-        return AddressKey(address)
     }
 }

@@ -41,11 +41,11 @@ public final class EmbeddedTunnel: Service {
             let state = states[position].value ?? LoopState(acceptor: acceptor(loop), eventLoop: loop)
             states[position].value = state
             // The gateway in between is believed: the agent chose it.
+            var peer = ExchangePeer(
+                address: incoming.clientAddress, isSecure: incoming.isSecure, isTrustedProxy: true)
+            peer.isGateway = true
             HTTPServerConnection(
-                transport: incoming.stream, acceptor: state.acceptor,
-                peer: ExchangePeer(
-                    address: incoming.clientAddress, isSecure: incoming.isSecure, isTrustedProxy: true),
-                resources: state.resources)
+                transport: incoming.stream, acceptor: state.acceptor, peer: peer, resources: state.resources)
         }
     }
 

@@ -2,6 +2,7 @@
 import EmbeddedKontrol
 import KiteCommand
 import KiteGateway
+import KiteHTTP
 import NIOCore
 
 /// Every setting of the gateway, in the order of the documentation.
@@ -76,7 +77,8 @@ enum GatewaySettings {
 
     static let trustedProxies = Setting<[AddressRange]>.list(
         "trusted-proxy", .addressRange, default: [],
-        meaning: "Proxies in front of the gateway: their `Forwarded` and `X-Forwarded-*` are believed, others' replaced"
+        meaning:
+            "Proxies in front of the gateway: their `Forwarded` and `X-Forwarded-*` are believed, others' replaced; each must set or extend `X-Forwarded-For`"
     )
     static let directLoopback = Setting<LoopbackPolicy>.single(
         "direct-loopback", .choice, default: .auto,

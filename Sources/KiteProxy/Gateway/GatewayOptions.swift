@@ -1,6 +1,6 @@
 /// What can be set on a gateway. Plain values: where they come from (flags, environment, file) is the command's business.
 package import KiteCore
-import KiteHTTP
+package import KiteHTTP
 package import KiteTLS
 package import NIOCore
 package import NIOSSL

@@ -122,10 +122,11 @@ final class Worker {
         let address = transport.remoteAddress
         let isTrusted =
             address.map { address in settings.options.trustedProxies.contains { $0.contains(address) } } ?? false
-        let peer = ExchangePeer(
+        var peer = ExchangePeer(
             address: address, localAddress: transport.localAddress, isSecure: transport.isSecure,
             isTrustedProxy: isTrusted,
             version: transport.negotiatedProtocol == HTTPVersion.http2.name ? .http2 : .http1)
+        if isTrusted { peer.trustedProxies = settings.options.trustedProxies }
         transport.channel.closeFuture.assumeIsolated().whenComplete { [weak self] _ in
             self?.metrics.openConnections -= 1
         }

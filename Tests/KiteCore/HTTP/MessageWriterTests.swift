@@ -84,7 +84,7 @@ struct MessageWriterTests {
         #expect(
             try forward(wire, origin: origin(trusted: true)) == [
                 "GET / HTTP/1.1", "Host: a.test", "Via: 1.0 other", "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 192.0.2.7",
-                "X-Forwarded-Proto: https", "X-Forwarded-Host: b.test", "X-Real-IP: 1.1.1.1",
+                "X-Forwarded-Proto: https", "X-Forwarded-Host: b.test", "X-Real-IP: 2.2.2.2",
                 "Forwarded: for=1.1.1.1, for=192.0.2.7;proto=http;host=\"a.test\"", "Via: 1.1 gw-1",
             ])
     }

@@ -167,6 +167,29 @@ struct GatewayTests {
         await mirror.close()
     }
 
+    @Test("Services are told of the visitor behind all trusted proxies, not of what he says himself")
+    func visitorBehindProxies() async throws {
+        let (mirror, target) = try await startMirror()
+        for (trusted, expected) in [("127.0.0.0/8", "1.1.1.1"), ("127.0.0.1", "127.0.0.9"), ("10.0.0.1", "127.0.0.1")] {
+            try await withGateway({
+                $0.domain = "gw.test"
+                $0.trustedProxies = [AddressRange(trusted)].compactMap { $0 }
+            }) { _, port async throws in
+                let agent = try makeAgent(
+                    gateway: port, target: target, tunnels: [TunnelRequest(name: "shop", kind: .http)])
+                try await withAgent(agent) { _ async throws in
+                    let fields = "X-Real-IP: 9.9.9.9\r\nX-Forwarded-For: 8.8.8.8, [::ffff:1.1.1.1]:443, 127.0.0.9\r\n"
+                    let seen = try await get("/", port: port, fields: fields, host: "shop.gw.test")
+                    let told = seen.split(separator: "\n").filter { $0.hasPrefix("X-Real-IP: ") }
+                    #expect(told.count == 1)
+                    let address = told.first.flatMap { AddressBytes(String($0.dropFirst(11))) }
+                    #expect(address == AddressBytes(expected), "\(trusted)")
+                }
+            }
+        }
+        await mirror.close()
+    }
+
     @Test("Every refusal has its status")
     func refusals() async throws {
         let (mirror, target) = try await startMirror()

@@ -2,6 +2,7 @@
 import Foundation
 import KiteCommand
 import KiteGateway
+import KiteHTTP
 import NIOCore
 
 extension HostSection {

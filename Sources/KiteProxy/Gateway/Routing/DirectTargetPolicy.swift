@@ -1,5 +1,6 @@
 /// Which addresses the gateway connects to on behalf of others: a kite that registers a URL must not make it a way into the machine the
 /// gateway runs on, or to a cloud's metadata service.
+package import KiteHTTP
 package import NIOCore
 
 /// Decides about resolved addresses, at the time of connecting, so that a name cannot change its mind after it was checked.

@@ -1,4 +1,5 @@
 /// Which hosts a section is for.
+import KiteHTTP
 
 /// One host, all hosts below a domain, or all hosts.
 package enum HostPattern: Sendable, Hashable, CustomStringConvertible {

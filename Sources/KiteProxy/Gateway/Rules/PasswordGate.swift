@@ -74,25 +74,20 @@ final class PasswordGate {
     private static let mostWaiting = 64
     private static let mostWaitingForVisitor = 4
 
-    /// An address (IPv6: a /64); nil where it is unknown.
-    private struct Visitor: Hashable, Sendable {
-        let bitCount: Int?
-        let high: UInt64?
-    }
-
     /// Has at most as many visitors as there are checks.
     private struct Checks {
         var count = 0
-        var byVisitor: [Visitor: Int] = [:]
+        /// Those whose address is unknown together.
+        var byVisitor: [AddressKey?: Int] = [:]
 
-        mutating func begin(_ visitor: Visitor) -> Bool {
+        mutating func begin(_ visitor: AddressKey?) -> Bool {
             guard count < mostWaiting, byVisitor[visitor, default: 0] < mostWaitingForVisitor else { return false }
             count += 1
             byVisitor[visitor, default: 0] += 1
             return true
         }
 
-        mutating func end(_ visitor: Visitor) {
+        mutating func end(_ visitor: AddressKey?) {
             count -= 1
             let left = byVisitor[visitor, default: 1] - 1
             byVisitor[visitor] = left > 0 ? left : nil
@@ -122,7 +117,7 @@ final class PasswordGate {
             pending[hash]?.append(answer)
             return
         }
-        let visitor = Visitor(bitCount: address?.bitCount, high: address?.high)
+        let visitor = address.map(AddressKey.init)
         guard Self.underWay.withLock({ $0.begin(visitor) }) else { return answer(.busy) }
         pending[hash] = [answer]
         let result = Self.thread.runIfActive(eventLoop: eventLoop) { () -> Bool in

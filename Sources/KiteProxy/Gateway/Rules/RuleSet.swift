@@ -1,4 +1,5 @@
 /// What one section of the configuration says about requests, as it is written: nil is what it does not say.
+package import KiteHTTP
 package import NIOCore
 
 /// The rules of one host or one route. Laid over those of less specific sections key by key (``over(_:)``), then compiled to ``Rules``.

@@ -106,8 +106,7 @@ final class Rules {
         var hasher = Hasher()
         hasher.combine(rateLimit?.number)
         hasher.combine("tokens")
-        hasher.combine(address.bitCount)
-        hasher.combine(address.high)
+        hasher.combine(AddressKey(address))
         return hasher.finalize()
     }
 
@@ -118,8 +117,7 @@ final class Rules {
         if rateKey == .token, let token = request.fields.first(.authorization) {
             token.withUnsafeBytes { hasher.combine(bytes: $0) }
         } else if let address {
-            hasher.combine(address.bitCount)
-            hasher.combine(address.high)
+            hasher.combine(AddressKey(address))
         }
         return hasher.finalize()
     }

@@ -24,8 +24,7 @@ extension VisitorConnection {
         let isSecure = isSecure(exchange)
         let ruled = RuledExchange(exchange, rules, isSecure: isSecure, worker: worker)
         if rules.needsAddress {
-            let address = VisitorAddress.of(
-                request, peer: exchange.peer, trusted: worker.settings.options.trustedProxies)
+            let address = exchange.peer.visitorAddress(of: request)
             guard rules.admits(address) else {
                 return worker.refuse(
                     ruled, .addressDenied, Refusal(403, "This address is not allowed to come here."))
@@ -100,8 +99,7 @@ extension VisitorConnection {
             let field = ruled.request.fields.first(.authorization)
         else { return refusePassword(ruled, challenge) }
         var isSettled = false
-        let address = VisitorAddress.of(
-            ruled.request, peer: ruled.peer, trusted: worker.settings.options.trustedProxies)
+        let address = ruled.peer.visitorAddress(of: ruled.request)
         worker.passwords.check(field, passwords, of: address) { answer in
             isSettled = true
             guard !ruled.isEnded else { return }

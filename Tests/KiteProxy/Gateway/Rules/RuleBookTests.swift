@@ -77,34 +77,6 @@ struct RuleBookTests {
         #expect(found("example.com", "/proxy/staging/", Directory(domain: nil)) == "asked 2")
     }
 
-    @Test("Behind trusted proxies the visitor is the last address that is none of theirs")
-    func addresses() throws {
-        let trusted = [try #require(AddressRange("10.0.0.0/8"))]
-        func address(_ fields: KeyValuePairs<String, String>, trusts: Bool = true) -> String? {
-            let peer = ExchangePeer(
-                address: try? SocketAddress(ipAddress: "10.0.0.1", port: 1), isTrustedProxy: trusts)
-            let request = RequestHead(method: .get, target: "/", authority: "a", fields: HeaderBlock(fields))
-            return VisitorAddress.of(request, peer: peer, trusted: trusted)?.description
-        }
-        #expect(address(["X-Forwarded-For": "1.1.1.1"], trusts: false) == "10.0.0.1")
-        #expect(address(["X-Forwarded-For": "9.9.9.9, 1.1.1.1"]) == "1.1.1.1")
-        #expect(address(["X-Forwarded-For": "9.9.9.9, 1.1.1.1, 10.2.3.4"]) == "1.1.1.1")
-        #expect(address(["X-Forwarded-For": "9.9.9.9", "x-forwarded-for": "1.1.1.1, 10.2.3.4"]) == "1.1.1.1")
-        #expect(
-            address(["X-Forwarded-For": "1.1.1.1", "X-Real-IP": "10.9.9.9"]) == "1.1.1.1", "this one anybody can write")
-        #expect(address(["X-Real-IP": "1.1.1.1"]) == "1.1.1.1")
-        #expect(address(["X-Forwarded-For": "10.1.1.1, 10.2.3.4"]) == "10.1.1.1")
-        #expect(address(["X-Forwarded-For": "9.9.9.9, 1.1.1.1:443, [::ffff:10.2.3.4]:80"]) == "1.1.1.1")
-        #expect(address(["X-Forwarded-For": "[2001:db8::1]"]) == address(["X-Forwarded-For": "2001:db8::1"]))
-        #expect(address(["X-Forwarded-For": "[2001:db8::1]:443"]) != nil)
-        #expect(address(["X-Real-IP": "1.1.1.1:5"]) == "1.1.1.1")
-        for bad in ["1.1.1.1, unknown", "1.1.1.1:x", "[::1", "[::1]x", "[]", "[", ":", "1.1.1.1:1:1"] {
-            #expect(address(["X-Forwarded-For": bad]) == nil, "\(bad)")
-        }
-        #expect(address(["X-Forwarded-For": ""]) == nil)
-        #expect(address([:]) == "10.0.0.1")
-    }
-
     @Test("Lists of addresses: who is denied stays out, and who is unknown is on no list")
     func lists() throws {
         var set = RuleSet()

@@ -1,4 +1,4 @@
-/// IP address ranges: for proxies that are trusted and targets that are not allowed.
+/// IP addresses and ranges of them: visitors, proxies that are trusted, and targets that are not allowed.
 package import NIOCore
 
 /// A range of IP addresses in CIDR form. IPv4 addresses mapped into IPv6 count as IPv4.
@@ -28,16 +28,19 @@ package struct AddressRange: Sendable, Hashable, CustomStringConvertible {
         AddressBytes(socketAddress).map(contains) ?? false
     }
 
-    func contains(_ other: AddressBytes) -> Bool {
+    package func contains(_ other: AddressBytes) -> Bool {
         address.bitCount == other.bitCount && address.sharesPrefix(of: prefixLength, with: other)
     }
 
     package var description: String { "\(address)/\(prefixLength)" }
 }
 
-/// The 32 or 128 bits of an IP address.
-struct AddressBytes: Sendable, Hashable, CustomStringConvertible {
-    let bitCount: Int
+/// The 32 or 128 bits of an IP address. An IPv4 address is the same however it is written: a listener for both families sees it mapped
+/// into IPv6 (RFC 4291 section 2.5.5.2).
+package struct AddressBytes: Sendable, Hashable, CustomStringConvertible {
+    /// 32 or 128.
+    package let bitCount: Int
+    /// The first 64 bits; those of IPv4 stand in its upper half.
     let high: UInt64
     let low: UInt64
 
@@ -62,12 +65,44 @@ struct AddressBytes: Sendable, Hashable, CustomStringConvertible {
     }
 
     /// An IP literal, without brackets or zone.
-    init?(_ text: String) {
+    package init?(_ text: String) {
         guard let address = try? SocketAddress(ipAddress: text, port: 0) else { return nil }
         self.init(address)
     }
 
-    init?(_ socketAddress: SocketAddress) {
+    /// An IP literal as it stands in a field; nothing is allocated for IPv4.
+    init?(literal: ByteBufferView) {
+        if let ipv4 = Self.ipv4(literal) {
+            self.init(ipv4: ipv4)
+        } else {
+            // The longest: IPv6 that ends with IPv4 (`INET6_ADDRSTRLEN` without its zero).
+            guard literal.count <= 45, literal.contains(UInt8(ascii: ":")) else { return nil }
+            self.init(String(decoding: literal, as: UTF8.self))
+        }
+    }
+
+    /// Four decimal numbers without leading zeros, as `inet_pton` reads them.
+    private static func ipv4(_ literal: ByteBufferView) -> UInt32? {
+        guard literal.count <= 15 else { return nil }
+        var (address, number, digits, points): (UInt32, UInt32, Int, Int) = (0, 0, 0, 0)
+        for byte in literal {
+            switch byte {
+            case 0x30...0x39:
+                guard digits == 0 || number > 0 else { return nil }
+                number = number * 10 + UInt32(byte - 0x30)
+                digits += 1
+                guard number <= 255 else { return nil }
+            case UInt8(ascii: "."):
+                guard digits > 0, points < 3 else { return nil }
+                address = address << 8 | number
+                (number, digits, points) = (0, 0, points + 1)
+            default: return nil
+            }
+        }
+        return digits > 0 && points == 3 ? address << 8 | number : nil
+    }
+
+    package init?(_ socketAddress: SocketAddress) {
         // The address's place in sockaddr_in and sockaddr_in6.
         switch socketAddress {
         case .v4:
@@ -95,7 +130,7 @@ struct AddressBytes: Sendable, Hashable, CustomStringConvertible {
         return !differs(high, other.high, length) && !differs(low, other.low, length - 64)
     }
 
-    var description: String {
+    package var description: String {
         if bitCount == 32 {
             return (0..<4).map { String((high >> UInt64(56 - 8 * $0)) & 0xFF) }.joined(separator: ".")
         }
